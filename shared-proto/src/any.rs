@@ -4,7 +4,7 @@
 //! `ctr` and Docker Engine look them up literally. JSON payloads of the OCI runtime specification carry URLs below
 //! `types.containerd.io/`. Payloads are passed on byte for byte: nothing in this module decodes what it only carries.
 
-use prost::{Message, Name};
+use prost::Name;
 use prost_types::Any;
 
 use crate::errdefs::{Error, Result};

@@ -115,8 +115,7 @@ macro_rules! port {
                 Ok(self.0.clone().$stream(request).await?.into_inner().map_err(Into::into).boxed())
             } )*)?
             $($( async fn $bidi(&self, cx: &Context, req: Items<$breq>) -> Result<Items<$bresp>> {
-                let items = req.take_while(|item| std::future::ready(item.is_ok())).filter_map(async |item| item.ok());
-                let mut request = tonic::Request::new(items.boxed());
+                let mut request = tonic::Request::new($crate::api::until_error(req));
                 cx.write_to(request.metadata_mut())?;
                 Ok(self.0.clone().$bidi(request).await?.into_inner().map_err(Into::into).boxed())
             } )*)?
@@ -224,6 +223,12 @@ fn count_items<M: prost::Message + 'static>(
         return items;
     }
     Box::pin(items.inspect_ok(move |message| count(&counter, message.encoded_len())))
+}
+
+/// The items of a request stream as gRPC clients send them: plain, up to the first error.
+fn until_error<M: Send + 'static>(items: Items<M>) -> BoxStream<'static, M> {
+    use futures::StreamExt as _;
+    items.scan((), |(), item| std::future::ready(item.ok())).boxed()
 }
 
 /// An empty stream, for ports that have nothing to say.
