@@ -42,7 +42,7 @@ pub use core::Core;
 pub use errdefs::{Code, Error, Result};
 
 /// The generated code, in the module tree of the proto packages. Use the regrouped modules instead.
-#[allow(missing_docs, clippy::all, clippy::pedantic)]
+#[allow(missing_docs, dead_code, clippy::all, clippy::pedantic)]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/all.rs"));
 }

@@ -115,7 +115,7 @@ macro_rules! port {
                 Ok(self.0.clone().$stream(request).await?.into_inner().map_err(Into::into).boxed())
             } )*)?
             $($( async fn $bidi(&self, cx: &Context, req: Items<$breq>) -> Result<Items<$bresp>> {
-                let mut request = tonic::Request::new($crate::api::until_error(req));
+                let mut request = tonic::Request::new($crate::api::UntilError(req));
                 cx.write_to(request.metadata_mut())?;
                 Ok(self.0.clone().$bidi(request).await?.into_inner().map_err(Into::into).boxed())
             } )*)?
@@ -225,10 +225,20 @@ fn count_items<M: prost::Message + 'static>(
     Box::pin(items.inspect_ok(move |message| count(&counter, message.encoded_len())))
 }
 
-/// The items of a request stream as gRPC clients send them: plain, up to the first error.
-fn until_error<M: Send + 'static>(items: Items<M>) -> BoxStream<'static, M> {
-    use futures::StreamExt as _;
-    items.scan((), |(), item| std::future::ready(item.ok())).boxed()
+/// A request stream as gRPC clients send it: plain items, up to the first error.
+///
+/// A type of its own, because the compiler can't see through a boxed stream inside the generated futures.
+struct UntilError<M>(Items<M>);
+
+impl<M> futures::Stream for UntilError<M> {
+    type Item = M;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx).map(|item| item.and_then(Result::ok))
+    }
 }
 
 /// An empty stream, for ports that have nothing to say.
