@@ -1,1 +1,11 @@
-//! placeholder
+//! The core: images, snapshots, tasks and events behind the containerd API.
+//!
+//! `services` ▶ {`images`, `runtime`, `gc`} ▶ {`metadata`, `content`, `snapshots`, `diff`} ▶ `domain`; an arrow never
+//! points up. The composition root is `app`.
+
+#![forbid(unsafe_code)]
+
+pub mod domain;
+pub mod events;
+pub mod metadata;
+pub mod services;

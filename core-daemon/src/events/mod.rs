@@ -1,0 +1,85 @@
+//! The event exchange: what happened, to whoever listens.
+//!
+//! Publishing never waits. Every subscriber has a bounded queue of its own; one that falls behind is told so and cut
+//! off (it subscribes again and re-reads the state), and delays nobody else.
+//!
+//! Limits: [`QUEUE`] events per subscriber; nothing is kept for subscribers that come later.
+
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use tokio::sync::mpsc;
+
+use crate::domain::Payload;
+
+/// Events that may wait for one subscriber.
+pub const QUEUE: usize = 4096;
+
+/// One event with its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub at: SystemTime,
+    pub ns: String,
+    /// For example `/tasks/exit`.
+    pub topic: String,
+    pub payload: Payload,
+}
+
+/// The exchange; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Exchange(Arc<Mutex<Vec<mpsc::Sender<Arc<Event>>>>>);
+
+impl Exchange {
+    /// Hands an event to every subscriber. Those that are gone or too slow are dropped.
+    pub fn publish(&self, event: Event) {
+        let event = Arc::new(event);
+        self.0.lock().expect("exchange lock").retain(|subscriber| match subscriber.try_send(event.clone()) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                tracing::warn!(limit = QUEUE, "an event subscriber is too slow and is cut off");
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        });
+    }
+
+    /// Publishes a message that happened now.
+    pub fn publish_message<M: prost::Name>(&self, ns: &str, topic: &str, message: &M) {
+        let any = shared_proto::any::pack(message);
+        let payload = Payload { type_url: any.type_url, value: any.value };
+        self.publish(Event { at: SystemTime::now(), ns: ns.to_owned(), topic: topic.to_owned(), payload });
+    }
+
+    /// Everything that is published from now on. The channel closes when the subscriber fell behind.
+    pub fn subscribe(&self) -> mpsc::Receiver<Arc<Event>> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        self.0.lock().expect("exchange lock").push(sender);
+        receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(topic: &str) -> Event {
+        let payload = Payload::default();
+        Event { at: SystemTime::now(), ns: "default".into(), topic: topic.into(), payload }
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_delays_only_itself() {
+        let exchange = Exchange::default();
+        let mut slow = exchange.subscribe();
+        let mut quick = exchange.subscribe();
+        for n in 0..=QUEUE {
+            exchange.publish(event(&n.to_string()));
+            assert_eq!(quick.recv().await.unwrap().topic, n.to_string());
+        }
+        let mut seen = 0;
+        while slow.recv().await.is_some() {
+            seen += 1;
+        }
+        assert_eq!(seen, QUEUE);
+    }
+}

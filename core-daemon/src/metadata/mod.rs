@@ -1,0 +1,6 @@
+//! What the core knows, in SQLite: one file a table group, all behind [`db::Db`].
+
+pub mod db;
+mod migrations;
+
+pub use db::{Db, DbError};

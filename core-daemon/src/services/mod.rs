@@ -1,0 +1,13 @@
+//! The ports as the core implements them: one file an API. Decode, validate, one call, encode.
+
+pub mod convert;
+
+/// Finishes `work` even when the caller goes away: a dropped request cancels no half-done change.
+pub async fn detached<T: Send + 'static>(
+    work: impl Future<Output = shared_proto::Result<T>> + Send + 'static,
+) -> shared_proto::Result<T> {
+    match tokio::spawn(work).await {
+        Ok(answer) => answer,
+        Err(e) => Err(shared_proto::Error::internal(format!("the handler failed: {e}"))),
+    }
+}
