@@ -10,7 +10,7 @@
 //! - [`core`]: [`core::Core`], the bundle of ports that is all the CRI side knows of the core.
 //! - [`meter`]: counts calls, bytes and time at the seam.
 //! - [`transport`]: how a channel to a core is opened: Unix socket or in-memory pipe.
-//! - `fake`: an in-memory core for tests (feature `fake`).
+//! - `fake`, `conformance`: an in-memory core, and what every core must do (feature `fake`, for tests).
 //!
 //! Without the feature `grpc` only the messages, [`any`] and [`errdefs`] remain: all that a shim needs.
 
@@ -24,6 +24,8 @@ pub mod ttrpc;
 
 #[cfg(feature = "grpc")]
 pub mod api;
+#[cfg(feature = "fake")]
+pub mod conformance;
 #[cfg(feature = "grpc")]
 pub mod context;
 #[cfg(feature = "grpc")]
