@@ -1,11 +1,17 @@
 //! System calls behind safe functions: the only crate with unsafe code.
 //!
 //! - [`blocking`]: the one door from async code to blocking work.
+//! - [`caps`]: what this process may do.
+//! - [`fifo`]: named pipes, and moving bytes from one to a file.
 //! - [`files`]: files that are whole or absent after a crash.
+//! - [`netns`]: network namespaces.
 //! - [`socket`]: listening on a Unix socket that one daemon owns.
 
 pub mod blocking;
+pub mod caps;
+pub mod fifo;
 pub mod files;
+pub mod netns;
 pub mod socket;
 
 pub use blocking::blocking;
