@@ -33,7 +33,8 @@ mod tests {
 
     #[test]
     fn reads_the_mask() {
-        let set = CapSet::parse("Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t000001fffeffffff\nCapBnd:\t0\n").unwrap();
+        let set =
+            CapSet::parse("Name:\tx\nCapPrm:\t0000000000000000\nCapEff:\t000001fffeffffff\nCapBnd:\t0\n").unwrap();
         assert!(set.contains(21) && set.contains(40));
         assert!(!set.contains(CAP_SYS_RESOURCE) && !set.contains(41) && !set.contains(64));
         assert!(CapSet::parse("Name:\tx\n").is_none());

@@ -117,7 +117,8 @@ mod tests {
         let inside = run_in(&path, || fs::read_link("/proc/thread-self/ns/net").unwrap()).unwrap();
         assert_ne!(inside, fs::read_link("/proc/thread-self/ns/net").unwrap());
         let (names, up) = run_in(&path, || {
-            let names: Vec<_> = fs::read_to_string("/proc/thread-self/net/dev").unwrap().lines().skip(2).map(String::from).collect();
+            let names: Vec<_> =
+                fs::read_to_string("/proc/thread-self/net/dev").unwrap().lines().skip(2).map(String::from).collect();
             // Only an interface that is up can be sent to.
             let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
             (names, socket.send_to(b"x", socket.local_addr().unwrap()).is_ok())
