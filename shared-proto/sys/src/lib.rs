@@ -5,12 +5,14 @@
 //! - [`fifo`]: named pipes, and moving bytes from one to a file.
 //! - [`files`]: files that are whole or absent after a crash.
 //! - [`netns`]: network namespaces.
+//! - [`mount`]: mounts as containerd describes them; trees that are mounted nowhere.
 //! - [`socket`]: listening on a Unix socket that one daemon owns.
 
 pub mod blocking;
 pub mod caps;
 pub mod fifo;
 pub mod files;
+pub mod mount;
 pub mod netns;
 pub mod socket;
 
