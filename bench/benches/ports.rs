@@ -1,0 +1,116 @@
+//! Single calls on the ports in the three wirings, with an in-memory core behind them.
+//!
+//! `merged` is the plain call, `loopback` gRPC over a pipe in this process, `split` gRPC over a Unix socket to another.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use futures::StreamExt as _;
+use seam_bench::{BLOB, BLOB_SIZE, NAMESPACE, container, fill};
+use shared_proto::containerd::{containers, content, tasks};
+use shared_proto::core::Core;
+use shared_proto::fake::FakeCore;
+use shared_proto::{Context, transport};
+use tokio::runtime::Runtime;
+
+/// The other process of `split`. It ends when its standard input is closed.
+struct Other(Child, std::path::PathBuf);
+
+impl Other {
+    fn start() -> Self {
+        let path = std::env::temp_dir().join(format!("seam-bench-{}.sock", std::process::id()));
+        let child = Command::new(env!("CARGO_BIN_EXE_fake-core"))
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("start fake-core");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !path.exists() {
+            assert!(Instant::now() < deadline, "fake-core did not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Self(child, path)
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+        let _ = std::fs::remove_file(&self.1);
+    }
+}
+
+fn ports(c: &mut Criterion) {
+    let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    let other = Other::start();
+    let wirings = rt.block_on(async {
+        let fake = FakeCore::default();
+        fill(&fake);
+        let loopback = fake.over_pipe().await.expect("pipe");
+        [("merged", fake.core()), ("loopback", loopback), ("split", Core::remote(transport::unix(&other.1)))]
+    });
+    for (_, core) in &wirings {
+        rt.block_on(prepare(core));
+    }
+
+    bench(c, &rt, "empty call", &wirings, |core| async move {
+        core.version.version(&Context::default(), ()).await.expect("version");
+    });
+    bench(c, &rt, "Tasks.Get", &wirings, |core| async move {
+        let request = tasks::GetRequest { container_id: "task".into(), exec_id: String::new() };
+        core.tasks.get(&Context::new(NAMESPACE), request).await.expect("get");
+    });
+    bench(c, &rt, "Containers.Create and Delete", &wirings, |core| async move {
+        let cx = Context::new(NAMESPACE);
+        let request = containers::CreateContainerRequest { container: Some(container("made")) };
+        core.containers.create(&cx, request).await.expect("create");
+        core.containers.delete(&cx, containers::DeleteContainerRequest { id: "made".into() }).await.expect("delete");
+    });
+
+    let mut group = c.benchmark_group("content read of 1 MiB");
+    group.throughput(Throughput::Bytes(BLOB_SIZE as u64));
+    for (wiring, core) in &wirings {
+        group.bench_with_input(BenchmarkId::from_parameter(wiring), core, |b, core| {
+            b.to_async(&rt).iter(|| async {
+                let request = content::ReadContentRequest { digest: BLOB.into(), offset: 0, size: 0 };
+                let mut blocks = core.content.read(&Context::new(NAMESPACE), request).await.expect("read");
+                let mut size = 0;
+                while let Some(block) = blocks.next().await {
+                    size += block.expect("block").data.len();
+                }
+                assert_eq!(size, BLOB_SIZE);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A task to ask for.
+async fn prepare(core: &Core) {
+    let cx = Context::new(NAMESPACE);
+    let request = containers::CreateContainerRequest { container: Some(container("task")) };
+    core.containers.create(&cx, request).await.expect("create container");
+    let request = tasks::CreateTaskRequest { container_id: "task".into(), ..Default::default() };
+    core.tasks.create(&cx, request).await.expect("create task");
+}
+
+fn bench<F: Future<Output = ()>>(
+    c: &mut Criterion,
+    rt: &Runtime,
+    name: &str,
+    wirings: &[(&str, Core)],
+    call: impl Fn(Core) -> F,
+) {
+    let mut group = c.benchmark_group(name);
+    for (wiring, core) in wirings {
+        group.bench_with_input(BenchmarkId::from_parameter(wiring), core, |b, core| {
+            b.to_async(rt).iter(|| call(core.clone()));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, ports);
+criterion_main!(benches);
