@@ -46,10 +46,11 @@ fn ports(c: &mut Criterion) {
     let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     let other = Other::start();
     let wirings = rt.block_on(async {
-        let fake = FakeCore::default();
-        fill(&fake);
-        let loopback = fake.over_pipe().await.expect("pipe");
-        [("merged", fake.core()), ("loopback", loopback), ("split", Core::remote(transport::unix(&other.1)))]
+        let [merged, loopback] = [FakeCore::default(), FakeCore::default()];
+        fill(&merged);
+        fill(&loopback);
+        let loopback = loopback.over_pipe().await.expect("pipe");
+        [("merged", merged.core()), ("loopback", loopback), ("split", Core::remote(transport::unix(&other.1)))]
     });
     for (_, core) in &wirings {
         rt.block_on(prepare(core));
