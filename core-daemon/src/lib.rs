@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod domain;
 pub mod events;
 pub mod metadata;
