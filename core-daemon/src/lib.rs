@@ -8,5 +8,6 @@
 pub mod app;
 pub mod domain;
 pub mod events;
+pub mod images;
 pub mod metadata;
 pub mod services;

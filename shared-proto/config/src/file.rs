@@ -195,7 +195,8 @@ impl<'de> Deserialize<'de> for GoDuration {
     }
 }
 
-fn parse_duration(text: &str) -> Option<std::time::Duration> {
+/// A duration as Go writes it: `4h`, `1m30s`, `500ms`, `0`.
+pub fn parse_duration(text: &str) -> Option<std::time::Duration> {
     if text == "0" || text.is_empty() {
         return Some(std::time::Duration::ZERO);
     }

@@ -10,6 +10,7 @@ mod load;
 mod model;
 mod render;
 
+pub use file::parse_duration;
 pub use load::{ConfigError, Warning, load, parse};
 pub use model::*;
 pub use render::render;
