@@ -1,1 +1,63 @@
-//! placeholder
+//! The harness of the end-to-end suites: a private world a test, driven over the sockets that real clients use.
+//!
+//! A [`World`] is a folder with everything in it: the configuration, both daemons' data and sockets, a CNI network
+//! with its own bridge and addresses, and a registry on loopback that stands in for `registry.k8s.io` and
+//! `docker.io`. Two worlds share nothing, so tests run side by side. Every suite is one script, run in each wiring by
+//! [`wirings!`]. What a test leaves behind is found by [`inventory`].
+//!
+//! - [`slot`]: a number that no other living world has: bridge name, subnet, cgroup.
+//! - [`world`]: start, stop, kill, switch; [`config`] writes its files; [`daemon`] owns one process.
+//! - [`image`], [`fixtures`], [`registry`]: images made at run time, and where they are pulled from.
+//! - [`faulty`]: a registry that fails in the ways that registries fail.
+//! - [`cri`], [`pod`]: a CRI client, and the requests that a kubelet would send.
+//! - [`ctr`]: Debian's client. [`logs`]: the CRI log format.
+//!
+//! Everything here panics with a message that names the thing: a harness that returns errors hides them.
+//!
+//! Environment: `SEAM_BIN_DIR` is where the daemons are (default: beside the test's own binary);
+//! `SEAM_PEER=containerd` runs the CRI suites against Debian's containerd instead, to test the tests;
+//! `SEAM_KEEP=1` keeps the folders of worlds.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod cri;
+pub mod ctr;
+pub mod daemon;
+pub mod faulty;
+pub mod fixtures;
+pub mod image;
+pub mod inventory;
+pub mod logs;
+pub mod pod;
+pub mod registry;
+pub mod slot;
+pub mod wait;
+pub mod world;
+
+pub use shared_proto::core::Wiring;
+pub use wait::eventually;
+pub use world::{World, world};
+
+/// Makes one test a wiring out of `async fn script(wiring: Wiring)`.
+///
+/// ```ignore
+/// e2e::wirings!(a_pod_lives, exec_answers);
+/// ```
+#[macro_export]
+macro_rules! wirings {
+    ($($script:ident),+ $(,)?) => {
+        mod split {
+            $( #[tokio::test(flavor = "multi_thread")]
+            async fn $script() { super::$script($crate::Wiring::Split).await } )+
+        }
+        mod loopback {
+            $( #[tokio::test(flavor = "multi_thread")]
+            async fn $script() { super::$script($crate::Wiring::Loopback).await } )+
+        }
+        mod merged {
+            $( #[tokio::test(flavor = "multi_thread")]
+            async fn $script() { super::$script($crate::Wiring::Merged).await } )+
+        }
+    };
+}

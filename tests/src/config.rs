@@ -1,0 +1,248 @@
+//! The files of a world: the daemons' configuration in both of its forms, the CNI network, the registry's mirrors.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::Wiring;
+use crate::fixtures::PAUSE;
+use crate::slot::Slot;
+
+/// What a test can choose about its world.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The form of the configuration file: 2 or 3.
+    pub version: u8,
+    pub snapshotter: &'static str,
+    /// Network namespaces under the state folder; otherwise in `/run/netns`.
+    pub private_netns: bool,
+    /// The binary for every role of the core; a build without the feature `merged` may be put here.
+    pub core_binary: Option<PathBuf>,
+    /// More lines for the end of the file.
+    pub extra: String,
+}
+
+impl Options {
+    /// Half of the wirings read the old form, half the new one: both must mean the same.
+    pub fn new(wiring: Wiring) -> Self {
+        let version = match wiring {
+            Wiring::Split | Wiring::Merged => 2,
+            Wiring::Loopback => 3,
+        };
+        Self {
+            version,
+            snapshotter: "overlayfs",
+            private_netns: true,
+            core_binary: None,
+            extra: String::new(),
+        }
+    }
+}
+
+/// Where the parts of a world are.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    pub dir: PathBuf,
+    pub root: PathBuf,
+    pub state: PathBuf,
+    pub config: PathBuf,
+    pub core_socket: PathBuf,
+    pub cri_socket: PathBuf,
+    /// What host-local has given out.
+    pub ipam: PathBuf,
+    /// What the CNI plugin `gate` and the `runc` wrapper are told, and what they saw.
+    pub gate: PathBuf,
+    /// Pod logs, as the kubelet would own them.
+    pub logs: PathBuf,
+    pub runc_root: PathBuf,
+    mirrors: PathBuf,
+    cni_conf: PathBuf,
+    cni_bin: PathBuf,
+}
+
+impl Paths {
+    /// Lays the folders out under `dir`.
+    pub fn create(dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name);
+        let paths = Self {
+            dir: dir.to_owned(),
+            root: at("root"),
+            state: at("state"),
+            config: at("config.toml"),
+            core_socket: at("core.sock"),
+            cri_socket: at("cri.sock"),
+            ipam: at("ipam"),
+            gate: at("gate"),
+            logs: at("logs"),
+            runc_root: at("runc"),
+            mirrors: at("certs.d"),
+            cni_conf: at("cni"),
+            cni_bin: at("cni-bin"),
+        };
+        for dir in [&paths.gate, &paths.logs, &paths.mirrors, &paths.cni_conf, &paths.cni_bin] {
+            std::fs::create_dir_all(dir).unwrap_or_else(|e| panic!("make {}: {e}", dir.display()));
+        }
+        paths
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+}
+
+/// Writes the daemons' configuration.
+pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
+    let mut text = format!(
+        "version = {}\nroot = \"{}\"\nstate = \"{}\"\n[grpc]\naddress = \"{}\"\n[debug]\nlevel = \"debug\"\n",
+        options.version,
+        paths.root.display(),
+        paths.state.display(),
+        paths.core_socket.display(),
+    );
+    if crate::world::peer().is_none() {
+        let _ = writeln!(text, "[cri]\nwiring = \"{}\"\naddress = \"{}\"", wiring.name(), paths.cri_socket.display());
+    } else {
+        // Debian's containerd would make /opt/containerd, and clamps OOM scores only when told.
+        let opt = paths.dir.join("opt");
+        let _ = writeln!(text, "[plugins.\"io.containerd.internal.v1.opt\"]\npath = \"{}\"", opt.display());
+    }
+    text += &match if crate::world::peer().is_some() { 2 } else { options.version } {
+        2 => version2(paths, options),
+        3 => version3(paths, options),
+        other => panic!("no configuration of version {other}"),
+    };
+    text += &options.extra;
+    write(&paths.config, &text);
+}
+
+fn version2(paths: &Paths, options: &Options) -> String {
+    let oom = if crate::world::peer().is_some() { "restrict_oom_score_adj = true\n" } else { "" };
+    format!(
+        r#"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE}"
+stream_server_port = "0"
+netns_mounts_under_state_dir = {netns}
+{oom}
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{cni_bin}"
+conf_dir = "{cni_conf}"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "{mirrors}"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+snapshotter = "{snapshotter}"
+default_runtime_name = "runc"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+BinaryName = "{runc}"
+Root = "{runc_root}"
+SystemdCgroup = false
+"#,
+        netns = options.private_netns,
+        cni_bin = paths.cni_bin.display(),
+        cni_conf = paths.cni_conf.display(),
+        mirrors = paths.mirrors.display(),
+        snapshotter = options.snapshotter,
+        runc = paths.gate.join("runc").display(),
+        runc_root = paths.runc_root.display(),
+    )
+}
+
+fn version3(paths: &Paths, options: &Options) -> String {
+    format!(
+        r#"
+[plugins."io.containerd.cri.v1.images"]
+snapshotter = "{snapshotter}"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "{PAUSE}"
+[plugins."io.containerd.cri.v1.images".registry]
+config_path = "{mirrors}"
+[plugins."io.containerd.cri.v1.runtime"]
+netns_mounts_under_state_dir = {netns}
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["{cni_bin}"]
+conf_dir = "{cni_conf}"
+[plugins."io.containerd.cri.v1.runtime".containerd]
+default_runtime_name = "runc"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+BinaryName = "{runc}"
+Root = "{runc_root}"
+SystemdCgroup = false
+[plugins."io.containerd.grpc.v1.cri"]
+stream_server_port = "0"
+"#,
+        netns = options.private_netns,
+        cni_bin = paths.cni_bin.display(),
+        cni_conf = paths.cni_conf.display(),
+        mirrors = paths.mirrors.display(),
+        snapshotter = options.snapshotter,
+        runc = paths.gate.join("runc").display(),
+        runc_root = paths.runc_root.display(),
+    )
+}
+
+/// Writes the CNI network: bridge, host ports, and at the end our `gate`, which fails when a pod's name asks for it.
+pub fn network(paths: &Paths, slot: &Slot) {
+    for plugin in ["bridge", "host-local", "portmap", "loopback"] {
+        let target = Path::new("/usr/lib/cni").join(plugin);
+        assert!(target.exists(), "{} is missing: install containernetworking-plugins", target.display());
+        symlink(target, paths.cni_bin.join(plugin)).expect("link a CNI plugin");
+    }
+    symlink(crate::daemon::binary("cni-gate"), paths.cni_bin.join("cni-gate")).expect("link our CNI plugin");
+    let conf = json!({
+        "cniVersion": "0.4.0",
+        "name": slot.name(),
+        "plugins": [
+            {
+                "type": "bridge", "bridge": slot.name(), "isGateway": true, "ipMasq": false, "hairpinMode": true,
+                "ipam": {
+                    "type": "host-local", "dataDir": paths.ipam, "ranges": [[{"subnet": slot.subnet()}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": true}, "snat": false},
+            {"type": "cni-gate", "dir": paths.gate},
+        ],
+    });
+    write(&paths.cni_conf.join("10-seam.conflist"), &conf.to_string());
+}
+
+/// Writes `hosts.toml` for each host that the suites pull from: all are mirrored on `registry`.
+pub fn mirrors(paths: &Paths, registry: SocketAddr, hosts: &[&str]) {
+    for host in hosts {
+        let server = if *host == "docker.io" { "https://registry-1.docker.io".into() } else { format!("https://{host}") };
+        let dir = paths.mirrors.join(host);
+        std::fs::create_dir_all(&dir).expect("make the folder of a mirror");
+        let text =
+            format!("server = \"{server}\"\n[host.\"http://{registry}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+        write(&dir.join("hosts.toml"), &text);
+    }
+}
+
+/// Writes the OCI runtime: runc, but `create` fails for a bundle whose configuration contains `runc-fail`.
+pub fn runtime(paths: &Paths) {
+    let script = r#"#!/bin/sh
+# runc, but create fails for a bundle that asks for it.
+verb= bundle=
+previous=
+for arg in "$@"; do
+    case "$arg" in create) verb=create ;; esac
+    [ "$previous" = --bundle ] && bundle=$arg
+    previous=$arg
+done
+if [ "$verb" = create ] && grep -q runc-fail "$bundle/config.json"; then
+    echo "runc create: this bundle asked for a failure" >&2
+    exit 1
+fi
+exec runc "$@"
+"#;
+    let path = paths.gate.join("runc");
+    write(&path, script);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("make the runc wrapper executable");
+}

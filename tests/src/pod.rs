@@ -1,0 +1,99 @@
+//! The configurations that a kubelet would send, with few words.
+
+use std::path::PathBuf;
+
+use shared_proto::cri::v1::*;
+
+use crate::World;
+use crate::cri::image;
+use crate::fixtures::BUSYBOX;
+
+impl World {
+    /// A pod of this world: its logs, its cgroup.
+    pub fn pod(&self, name: &str) -> PodSandboxConfig {
+        PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                namespace: "e2e".into(),
+                attempt: 0,
+            }),
+            hostname: name.into(),
+            log_directory: self.pod_logs(name).display().to_string(),
+            dns_config: Some(DnsConfig {
+                servers: vec!["10.0.0.10".into()],
+                searches: vec!["e2e.svc.cluster.local".into()],
+                options: vec!["ndots:5".into()],
+            }),
+            labels: [("app".to_owned(), name.to_owned())].into(),
+            annotations: [("e2e/note".to_owned(), "kept".to_owned())].into(),
+            linux: Some(LinuxPodSandboxConfig {
+                cgroup_parent: format!("/{}", self.slot.name()),
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options: Some(NamespaceOption {
+                        pid: NamespaceMode::Container.into(),
+                        ..Default::default()
+                    }),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// The folder of a pod's logs.
+    pub fn pod_logs(&self, pod: &str) -> PathBuf {
+        self.paths.logs.join(pod)
+    }
+
+    /// The log of a container made by [`container`], in its first attempt.
+    pub fn log(&self, pod: &str, container: &str) -> PathBuf {
+        self.pod_logs(pod).join(format!("{container}/0.log"))
+    }
+}
+
+/// A busybox container that runs `argv`.
+pub fn container(name: &str, argv: &[&str]) -> ContainerConfig {
+    ContainerConfig {
+        metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
+        image: Some(image(BUSYBOX)),
+        command: argv.iter().map(|&w| w.to_owned()).collect(),
+        log_path: format!("{name}/0.log"),
+        labels: [("container".to_owned(), name.to_owned())].into(),
+        linux: Some(LinuxContainerConfig {
+            resources: Some(LinuxContainerResources { oom_score_adj: 1000, ..Default::default() }),
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(NamespaceOption { pid: NamespaceMode::Container.into(), ..Default::default() }),
+                ..Default::default()
+            }),
+        }),
+        ..Default::default()
+    }
+}
+
+/// A busybox container that runs a shell script.
+pub fn script(name: &str, script: &str) -> ContainerConfig {
+    container(name, &["sh", "-c", script])
+}
+
+/// A container that runs until it is told to stop, and ends at once then.
+pub fn sleeper(name: &str) -> ContainerConfig {
+    script(name, "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done")
+}
+
+/// The security context of a container's configuration.
+pub fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    config.linux.get_or_insert_default().security_context.get_or_insert_default()
+}
+
+/// The resources of a container's configuration.
+pub fn resources(config: &mut ContainerConfig) -> &mut LinuxContainerResources {
+    config.linux.get_or_insert_default().resources.get_or_insert_default()
+}
+
+/// The namespaces of a pod's configuration.
+pub fn namespaces(config: &mut PodSandboxConfig) -> &mut NamespaceOption {
+    let linux = config.linux.get_or_insert_default();
+    linux.security_context.get_or_insert_default().namespace_options.get_or_insert_default()
+}
