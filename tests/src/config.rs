@@ -32,13 +32,7 @@ impl Options {
             Wiring::Split | Wiring::Merged => 2,
             Wiring::Loopback => 3,
         };
-        Self {
-            version,
-            snapshotter: "overlayfs",
-            private_netns: true,
-            core_binary: None,
-            extra: String::new(),
-        }
+        Self { version, snapshotter: "overlayfs", private_netns: true, core_binary: None, extra: String::new() }
     }
 }
 
@@ -216,7 +210,8 @@ pub fn network(paths: &Paths, slot: &Slot) {
 /// Writes `hosts.toml` for each host that the suites pull from: all are mirrored on `registry`.
 pub fn mirrors(paths: &Paths, registry: SocketAddr, hosts: &[&str]) {
     for host in hosts {
-        let server = if *host == "docker.io" { "https://registry-1.docker.io".into() } else { format!("https://{host}") };
+        let server =
+            if *host == "docker.io" { "https://registry-1.docker.io".into() } else { format!("https://{host}") };
         let dir = paths.mirrors.join(host);
         std::fs::create_dir_all(&dir).expect("make the folder of a mirror");
         let text =

@@ -71,7 +71,7 @@ impl Daemon {
         tail(&self.log, lines)
     }
 
-   /// The number of open descriptors.
+    /// The number of open descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).map(Iterator::count).unwrap_or_default()
     }

@@ -48,18 +48,60 @@ fn busybox_layer() -> Layer {
     let data = std::fs::read("/bin/busybox").expect("read /bin/busybox: install busybox-static");
     let mut layer = Layer::default().dir("bin", 0o755).file("bin/busybox", 0o755, &data);
     for applet in [
-        "sh", "ash", "cat", "echo", "ls", "sleep", "true", "false", "id", "env", "hostname", "mount", "ps", "kill", "nc",
-        "wget", "httpd", "ip", "ping", "touch", "rm", "mkdir", "stat", "grep", "seq", "yes", "head", "wc", "dd", "date",
-        "printf", "pwd", "test", "usleep", "readlink", "sha256sum", "tail", "tr", "cut", "sort", "find", "chmod", "ulimit",
+        "sh",
+        "ash",
+        "cat",
+        "echo",
+        "ls",
+        "sleep",
+        "true",
+        "false",
+        "id",
+        "env",
+        "hostname",
+        "mount",
+        "ps",
+        "kill",
+        "nc",
+        "wget",
+        "httpd",
+        "ip",
+        "ping",
+        "touch",
+        "rm",
+        "mkdir",
+        "stat",
+        "grep",
+        "seq",
+        "yes",
+        "head",
+        "wc",
+        "dd",
+        "date",
+        "printf",
+        "pwd",
+        "test",
+        "usleep",
+        "readlink",
+        "sha256sum",
+        "tail",
+        "tr",
+        "cut",
+        "sort",
+        "find",
+        "chmod",
+        "ulimit",
     ] {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
     }
     for (dir, mode) in [("etc", 0o755), ("tmp", 0o1777), ("root", 0o700), ("proc", 0o555), ("dev", 0o755)] {
         layer = layer.dir(dir, mode);
     }
-    layer
-        .file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n")
-        .file("etc/group", 0o644, b"root:x:0:\napp:x:1001:\nextra:x:2000:app\n")
+    layer.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n").file(
+        "etc/group",
+        0o644,
+        b"root:x:0:\napp:x:1001:\nextra:x:2000:app\n",
+    )
 }
 
 fn busybox() -> Image {

@@ -107,7 +107,8 @@ impl World {
         for (socket, id) in self.shim_sockets() {
             all.insert(format!("shim socket {} of {id}", socket.display()));
         }
-        let rules = std::process::Command::new("iptables-save").args(["-t", "nat"]).output().expect("run iptables-save");
+        let rules =
+            std::process::Command::new("iptables-save").args(["-t", "nat"]).output().expect("run iptables-save");
         for line in String::from_utf8_lossy(&rules.stdout).lines() {
             if line.contains(&format!("\"{network}\"")) || line.contains(&format!("name: \\\"{network}\\\"")) {
                 all.insert(format!("iptables {line}"));

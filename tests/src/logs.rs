@@ -51,7 +51,8 @@ fn parse(path: &Path, line: &str) -> Line {
 
 /// A time as something that sorts: seconds as text, nanoseconds as a number. All times of one log have one zone.
 fn instant(time: &str) -> (String, u32) {
-    let fraction: String = time[19..].strip_prefix('.').unwrap_or("").chars().take_while(char::is_ascii_digit).collect();
+    let fraction: String =
+        time[19..].strip_prefix('.').unwrap_or("").chars().take_while(char::is_ascii_digit).collect();
     (time[..19].to_owned(), format!("{fraction:0<9}").parse().expect("digits"))
 }
 

@@ -58,7 +58,8 @@ impl World {
     pub fn prepare(wiring: Wiring, options: Options) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it makes mounts, namespaces and cgroups");
         let slot = Slot::take();
-        let dir = tempfile::Builder::new().prefix(&format!("{}-", slot.name())).tempdir().expect("make a world's folder");
+        let dir =
+            tempfile::Builder::new().prefix(&format!("{}-", slot.name())).tempdir().expect("make a world's folder");
         let (path, dir) = match std::env::var_os("SEAM_KEEP") {
             Some(_) => (dir.keep(), None),
             None => (dir.path().to_owned(), Some(dir)),
@@ -219,7 +220,9 @@ impl World {
         let daemons: Vec<i32> = [&self.core, &self.cri].into_iter().flatten().map(Daemon::pid).collect();
         crate::inventory::processes()
             .into_iter()
-            .filter(|(pid, line)| line.contains(&needle) && !daemons.contains(pid) && !line.starts_with("docker-registry"))
+            .filter(|(pid, line)| {
+                line.contains(&needle) && !daemons.contains(pid) && !line.starts_with("docker-registry")
+            })
             .collect()
     }
 }

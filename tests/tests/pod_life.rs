@@ -70,8 +70,21 @@ async fn a_pod_lives(wiring: Wiring) {
     // The leak checker must see every kind of thing that a pod is made of, or its silence means nothing.
     let during = world.inventory().await;
     for kind in [
-        "process ", "mount ", "cgroup ", "veth ", "address ", "CNI result ", "runc state ", "snapshot folder ", "FIFO ",
-        "shim socket ", "container k8s.io/", "task k8s.io/", "snapshot k8s.io/", "CRI pod ", "CRI container ",
+        "process ",
+        "mount ",
+        "cgroup ",
+        "veth ",
+        "address ",
+        "CNI result ",
+        "runc state ",
+        "snapshot folder ",
+        "FIFO ",
+        "shim socket ",
+        "container k8s.io/",
+        "task k8s.io/",
+        "snapshot k8s.io/",
+        "CRI pod ",
+        "CRI container ",
     ] {
         let new = during.difference(&before).filter(|item| item.starts_with(kind)).count();
         assert!(new > 0, "the inventory shows no {kind:?}: {during:#?}");
@@ -114,7 +127,8 @@ async fn containers_share_a_pod(wiring: Wiring) {
     namespaces(&mut config).pid = NamespaceMode::Pod.into();
     let pod = cri.run_pod(&config).await;
     let ip = cri.pod_ip(&pod).await;
-    let mut server = script("server", "mkdir /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www");
+    let mut server =
+        script("server", "mkdir /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www");
     let mut client = sleeper("client");
     for container in [&mut server, &mut client] {
         e2e::pod::security(container).namespace_options.get_or_insert_default().pid = NamespaceMode::Pod.into();
@@ -159,7 +173,8 @@ async fn the_host_reaches_a_port(wiring: Wiring) {
     let mut config = world.pod("port");
     config.port_mappings = vec![PortMapping { container_port: 8080, host_port: port.into(), ..Default::default() }];
     let pod = cri.run_pod(&config).await;
-    let server = script("server", "mkdir /tmp/www; echo mapped >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www");
+    let server =
+        script("server", "mkdir /tmp/www; echo mapped >/tmp/www/index.html; exec httpd -f -p 8080 -h /tmp/www");
     cri.run(&pod, &config, &server).await;
     // Loopback is left out by `snat: false`: the gateway's address is one of the host's own.
     let host = world.slot.subnet().replace("0/24", "1");
@@ -272,8 +287,7 @@ async fn http_get(host: &str, port: u16) -> String {
 }
 
 fn by_label(app: &str) -> ListPodSandboxRequest {
-    let filter =
-        PodSandboxFilter { label_selector: [("app".to_owned(), app.to_owned())].into(), ..Default::default() };
+    let filter = PodSandboxFilter { label_selector: [("app".to_owned(), app.to_owned())].into(), ..Default::default() };
     ListPodSandboxRequest { filter: Some(filter) }
 }
 
