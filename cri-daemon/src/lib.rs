@@ -1,1 +1,6 @@
 //! placeholder
+
+pub mod host;
+pub mod logs;
+pub mod network;
+pub mod spec;

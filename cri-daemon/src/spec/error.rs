@@ -1,0 +1,39 @@
+//! Why no spec can be made.
+
+use std::io;
+use std::path::PathBuf;
+
+use shared_proto::errdefs::{Code, Error};
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// The request can't be served as written.
+    #[error("{field}: {problem}")]
+    Invalid { field: &'static str, problem: String },
+    /// A feature that is not offered, by name.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// The user or group is not in the image.
+    #[error("{kind} {name:?} is not in the image's {file}")]
+    NoSuchAccount { kind: &'static str, name: String, file: &'static str },
+    /// A file that the request names, or that we keep, can't be used.
+    #[error("{what} {path}: {source}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    /// A file of the image can't be read.
+    #[error("read {path} in the image: {source}")]
+    Rootfs { path: PathBuf, source: io::Error },
+    #[error("encode the spec: {0}")]
+    Encode(serde_json::Error),
+}
+
+impl From<SpecError> for Error {
+    fn from(e: SpecError) -> Self {
+        let code = match &e {
+            SpecError::Invalid { .. } | SpecError::Unsupported(_) | SpecError::NoSuchAccount { .. } => {
+                Code::InvalidArgument
+            }
+            SpecError::Io { .. } | SpecError::Rootfs { .. } | SpecError::Encode(_) => Code::Internal,
+        };
+        Error::new(code, e.to_string())
+    }
+}
