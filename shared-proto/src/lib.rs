@@ -9,6 +9,7 @@
 //! - [`api`]: one file a service, each with its port trait, its gRPC client and its gRPC server adapter.
 //! - [`core`]: [`core::Core`], the bundle of ports that is all the CRI side knows of the core.
 //! - [`meter`]: counts calls, bytes and time at the seam.
+//! - [`authority`]: lets gRPC clients in that name the socket's path as the host.
 //! - [`transport`]: how a channel to a core is opened: Unix socket or in-memory pipe.
 //! - `fake`, `conformance`: an in-memory core, and what every core must do (feature `fake`, for tests).
 //!
@@ -24,6 +25,8 @@ pub mod ttrpc;
 
 #[cfg(feature = "grpc")]
 pub mod api;
+#[cfg(feature = "grpc")]
+pub mod authority;
 #[cfg(feature = "fake")]
 pub mod conformance;
 #[cfg(feature = "grpc")]
