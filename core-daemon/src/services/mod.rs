@@ -1,6 +1,7 @@
 //! The ports as the core implements them: one file an API. Decode, validate, one call, encode.
 
 pub mod convert;
+pub mod streaming;
 
 /// Finishes `work` even when the caller goes away: a dropped request cancels no half-done change.
 pub async fn detached<T: Send + 'static>(
