@@ -15,12 +15,15 @@ pub mod auth;
 pub mod download;
 pub mod endpoint;
 mod error;
+mod flights;
 pub mod hosts;
 pub mod http;
 pub mod manifest;
 mod platform;
+pub mod progress;
 pub mod reference;
 pub mod registry;
+mod tail;
 
 pub use error::ImageError;
 pub use reference::Reference;

@@ -14,14 +14,14 @@ use crate::images::auth::{Credential, Credentials};
 use crate::images::manifest::OCI_MANIFEST;
 
 /// Gives one credential, and counts how often it was asked.
-struct Given(Credential, AtomicUsize);
+pub struct Given(Credential, AtomicUsize);
 
 impl Given {
-    fn new(credential: Credential) -> Arc<Self> {
+    pub fn new(credential: Credential) -> Arc<Self> {
         Arc::new(Self(credential, AtomicUsize::new(0)))
     }
 
-    fn password(secret: &str) -> Arc<Self> {
+    pub fn password(secret: &str) -> Arc<Self> {
         Self::new(Credential::Password { user: "ann".into(), secret: secret.into() })
     }
 }

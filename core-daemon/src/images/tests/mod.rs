@@ -3,6 +3,8 @@
 mod auth;
 mod fake;
 mod faults;
+mod local;
+mod real;
 
 use std::sync::Arc;
 use std::time::Duration;
