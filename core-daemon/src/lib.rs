@@ -11,3 +11,4 @@ pub mod events;
 pub mod images;
 pub mod metadata;
 pub mod services;
+pub mod snapshots;

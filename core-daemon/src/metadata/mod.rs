@@ -2,5 +2,6 @@
 
 pub mod db;
 mod migrations;
+pub mod snapshots;
 
 pub use db::{Db, DbError};

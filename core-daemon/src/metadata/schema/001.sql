@@ -95,6 +95,7 @@ CREATE TABLE snapshots (
     name        TEXT NOT NULL,
     backend     TEXT NOT NULL,
     parent      TEXT NOT NULL,        -- a name in the same namespace; '' = none
+    kind        INTEGER NOT NULL,     -- 1 view, 2 active, 3 committed
     labels      TEXT NOT NULL,
     created_at  INTEGER NOT NULL,
     updated_at  INTEGER NOT NULL,
