@@ -2,6 +2,7 @@
 //!
 //! The descriptors are written next to the code, for the test that holds them against the wire tables.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -40,6 +41,11 @@ fn main() -> Outcome<()> {
 
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
     if grpc {
+        for message in reachable(&set, "runtime.v1", &["PodSandboxConfig", "ContainerConfig"]) {
+            let derive = "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]";
+            config.message_attribute(format!(".runtime.v1.{message}"), derive);
+        }
+        config.field_attribute(".runtime.v1.KeyValue.value", r#"#[serde(with = "crate::cri::base64_bytes")]"#);
         tonic_prost_build::configure()
             // The shim's Task service has a method `Connect`, which a generated `connect` would clash with.
             .build_transport(false)
@@ -61,6 +67,22 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// The messages of a package that `roots` consist of: those that the CRI side keeps in records, as JSON.
+fn reachable(set: &prost_types::FileDescriptorSet, package: &str, roots: &[&str]) -> BTreeSet<String> {
+    let files = set.file.iter().filter(|file| file.package() == package);
+    let messages: BTreeMap<&str, _> = files.flat_map(|f| &f.message_type).map(|m| (m.name(), m)).collect();
+    let prefix = format!(".{package}.");
+    let mut found = BTreeSet::new();
+    let mut open: Vec<&str> = roots.to_vec();
+    while let Some(name) = open.pop() {
+        let Some(message) = messages.get(name) else { continue };
+        if found.insert(name.to_owned()) {
+            open.extend(message.field.iter().filter_map(|f| f.type_name().strip_prefix(&prefix)));
+        }
+    }
+    found
 }
 
 /// The method paths of a file set, as a Rust array of `/package.Service/Method`, sorted.

@@ -1,0 +1,53 @@
+//! Sandboxes: record, state, and what is left of one that ended.
+//!
+//! The record is in the core ([`record`]), the state here ([`state`]); after a restart it follows from the task.
+
+pub mod record;
+pub mod state;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::instrument::Timeline;
+use crate::store::Identified;
+
+pub use record::{Phase, Record};
+pub use state::{Leftover, Lifecycle, State};
+
+/// All sandboxes, those in the making included.
+pub type Store = crate::store::Store<Sandbox>;
+
+/// One sandbox.
+pub struct Sandbox {
+    id: String,
+    record: Mutex<Arc<Record>>,
+    pub life: Lifecycle,
+    pub timeline: Timeline,
+}
+
+impl Sandbox {
+    pub fn new(record: Record, state: State) -> Self {
+        let life = Lifecycle::new(&record.id, state);
+        Self { id: record.id.clone(), record: Mutex::new(Arc::new(record)), life, timeline: Timeline::default() }
+    }
+
+    pub fn record(&self) -> Arc<Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the record, once the core has the new one.
+    pub fn set_record(&self, record: Record) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(record);
+    }
+
+    /// Whether the kubelet is shown this sandbox: not before it is made.
+    pub fn listed(&self) -> bool {
+        self.life.state() != State::Creating
+    }
+}
+
+impl Identified for Sandbox {
+    const KIND: &'static str = "sandbox";
+    fn id(&self) -> &str {
+        &self.id
+    }
+}

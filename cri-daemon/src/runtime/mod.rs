@@ -1,0 +1,1 @@
+//! The RuntimeService: one file a call.
