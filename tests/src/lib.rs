@@ -10,7 +10,7 @@
 //! - [`image`], [`fixtures`], [`registry`]: images made at run time, and where they are pulled from.
 //! - [`faulty`]: a registry that fails in the ways that registries fail.
 //! - [`cri`], [`pod`]: a CRI client, and the requests that a kubelet would send.
-//! - [`ctr`]: Debian's client. [`logs`]: the CRI log format.
+//! - [`ctr`]: Debian's client. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
 //!
 //! Everything here panics with a message that names the thing: a harness that returns errors hides them.
 //!
@@ -30,6 +30,7 @@ pub mod image;
 pub mod inventory;
 pub mod logs;
 pub mod pod;
+pub mod random;
 pub mod registry;
 pub mod slot;
 pub mod wait;

@@ -97,3 +97,9 @@ pub fn namespaces(config: &mut PodSandboxConfig) -> &mut NamespaceOption {
     let linux = config.linux.get_or_insert_default();
     linux.security_context.get_or_insert_default().namespace_options.get_or_insert_default()
 }
+
+/// A container that prints 1, 2, 3, … up to `last`, about one every two milliseconds, and exits with `code`.
+pub fn counter(name: &str, last: u64, code: i32) -> ContainerConfig {
+    let text = format!("i=0; while [ $i -lt {last} ]; do i=$((i+1)); echo $i; usleep 1000; done; exit {code}");
+    script(name, &text)
+}

@@ -1,0 +1,76 @@
+//! The wiring is changed under running pods: nothing that a kubelet or a container can see may change.
+
+use std::time::Duration;
+
+use e2e::fixtures::{BUSYBOX, PAUSE};
+use e2e::pod::{counter, script, sleeper};
+use e2e::{Wiring, logs, world};
+use shared_proto::cri::v1::*;
+
+use Wiring::{Loopback, Merged, Split};
+
+/// Every change from one wiring to another, in one walk.
+const WALK: [Wiring; 7] = [Split, Merged, Split, Loopback, Merged, Loopback, Split];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_outlives_every_change_of_wiring() {
+    let mut world = world(WALK[0]).await;
+    let cri = world.cri();
+    world.pull(PAUSE).await;
+    world.pull(BUSYBOX).await;
+    let empty = world.inventory().await;
+
+    let config = world.pod("kept");
+    let pod = cri.run_pod(&config).await;
+    let main = cri.run(&pod, &config, &counter("main", 1_000_000, 0)).await;
+    let ended = cri.run(&pod, &config, &script("ended", "echo last words; exit 5")).await;
+    assert_eq!(cri.exited(&ended).await.exit_code, 5);
+    let created = cri.create(&pod, &config, &sleeper("created")).await;
+    let (pid, ip) = (cri.pid(&main).await, cri.pod_ip(&pod).await);
+    let status = (cri.pod_status(&pod).await, cri.container(&main).await, cri.container(&ended).await);
+    let log = world.log("kept", "main");
+    let mut before = world.inventory().await;
+
+    let mut seen = 0;
+    for (step, &wiring) in WALK.iter().enumerate().skip(1) {
+        // One container per step ends while nobody watches.
+        let code = 20 + step as i32;
+        let name = format!("unwatched{step}");
+        let unwatched = cri.run(&pod, &config, &script(&name, &format!("sleep 1; echo bye; exit {code}"))).await;
+        world.stop();
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        world.switch(wiring).await;
+
+        let seam = cri.status(StatusRequest { verbose: true }).await.info["seam"].clone();
+        assert!(seam.contains(wiring.name()), "step {step}: the wiring is told: {seam}");
+        assert_eq!(cri.pid(&main).await, pid, "step {step}: the same process");
+        assert_eq!(cri.pod_ip(&pod).await, ip);
+        let now = (cri.pod_status(&pod).await, cri.container(&main).await, cri.container(&ended).await);
+        assert_eq!(now, status, "step {step}: nothing that is told has changed");
+        assert_eq!(cri.container(&created).await.state(), ContainerState::ContainerCreated);
+        assert_eq!(cri.exec_ok(&main, &["cat", "/proc/sys/kernel/hostname"]).await, "kept\n");
+        let end = cri.exited(&unwatched).await;
+        assert_eq!((end.exit_code, end.reason.as_str()), (code, "Error"), "step {step}");
+        assert_eq!(logs::text(&logs::read(&world.log("kept", &name)), "stdout"), "bye\n");
+        cri.try_remove(&unwatched).await.expect("remove");
+
+        let last = e2e::eventually(format!("step {step}: the log goes on"), Duration::from_secs(5), || async {
+            let last = logs::assert_sequence(&logs::read_live(&log));
+            if last > seen { Ok(last) } else { Err(format!("it is at {last} since before")) }
+        })
+        .await;
+        seen = last;
+        // Restarts leave nothing behind, and take nothing away.
+        before.retain(|item| !item.starts_with("task "));
+        let mut after = world.inventory().await;
+        after.retain(|item| !item.starts_with("task "));
+        let changed: Vec<_> = after.symmetric_difference(&before).collect();
+        assert!(changed.is_empty(), "step {step}: {changed:#?}");
+    }
+
+    cri.try_start(&created).await.expect("a container created five wirings ago starts");
+    cri.try_stop(&main, 0).await.expect("stop");
+    logs::assert_sequence(&logs::read(&log));
+    cri.end_pod(&pod).await;
+    world.assert_as_before(&empty).await;
+}
