@@ -90,9 +90,10 @@ impl World {
         self.cri.as_mut().or(self.core.as_mut()).expect("the daemons run")
     }
 
-    /// The process that holds the core.
-    pub fn core_daemon(&mut self) -> &mut Daemon {
-        self.core.as_mut().expect("the core runs")
+    /// Open descriptors of the core's process, and of the CRI side's where that is another one.
+    pub fn descriptors(&self) -> (usize, usize) {
+        let count = |daemon: &Option<Daemon>| daemon.as_ref().map(Daemon::descriptors).unwrap_or_default();
+        (count(&self.core), count(&self.cri))
     }
 
     /// Starts whatever is not running, and waits until it answers.
