@@ -224,15 +224,15 @@ pub fn mirrors(paths: &Paths, registry: SocketAddr, hosts: &[&str]) {
 pub fn runtime(paths: &Paths) {
     let script = r#"#!/bin/sh
 # runc, but create fails for a bundle that asks for it.
-verb= bundle=
+verb= bundle= log=/dev/null
 previous=
 for arg in "$@"; do
     case "$arg" in create) verb=create ;; esac
-    [ "$previous" = --bundle ] && bundle=$arg
+    case "$previous" in --bundle) bundle=$arg ;; --log) log=$arg ;; esac
     previous=$arg
 done
 if [ "$verb" = create ] && grep -q runc-fail "$bundle/config.json"; then
-    echo "runc create: this bundle asked for a failure" >&2
+    echo '{"level":"error","msg":"this bundle asked for a failure"}' >>"$log"
     exit 1
 fi
 exec runc "$@"
