@@ -45,9 +45,9 @@ async fn fifty_pods_ten_of_them_failing(wiring: Wiring) {
     let cri = world.cri();
     world.pull(PAUSE).await;
     world.pull(BUSYBOX).await;
-    // The first pod opens connections and makes folders that stay.
-    one_pod(&world, &cri, 100).await;
     let before = world.inventory().await;
+    // The first pod opens connections that stay.
+    one_pod(&world, &cri, 100).await;
     let descriptors = world.descriptors();
     futures::stream::iter(0..50).for_each_concurrent(6, |i| one_pod(&world, &cri, i)).await;
     world.assert_as_before(&before).await;
