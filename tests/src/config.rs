@@ -21,8 +21,8 @@ pub struct Options {
     pub private_netns: bool,
     /// The binary for every role of the core; a build without the feature `merged` may be put here.
     pub core_binary: Option<PathBuf>,
-    /// More lines for the end of the file.
-    pub extra: String,
+    /// `image_pull_progress_timeout`; empty = the default.
+    pub pull_progress_timeout: String,
 }
 
 impl Options {
@@ -32,7 +32,13 @@ impl Options {
             Wiring::Split | Wiring::Merged => 2,
             Wiring::Loopback => 3,
         };
-        Self { version, snapshotter: "overlayfs", private_netns: true, core_binary: None, extra: String::new() }
+        Self {
+            version,
+            snapshotter: "overlayfs",
+            private_netns: true,
+            core_binary: None,
+            pull_progress_timeout: String::new(),
+        }
     }
 }
 
@@ -108,11 +114,11 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
         3 => version3(paths, options),
         other => panic!("no configuration of version {other}"),
     };
-    text += &options.extra;
     write(&paths.config, &text);
 }
 
 fn version2(paths: &Paths, options: &Options) -> String {
+    let timeout = progress_timeout(options);
     let oom = if crate::world::peer().is_some() { "restrict_oom_score_adj = true\n" } else { "" };
     format!(
         r#"
@@ -120,7 +126,7 @@ fn version2(paths: &Paths, options: &Options) -> String {
 sandbox_image = "{PAUSE}"
 stream_server_port = "0"
 netns_mounts_under_state_dir = {netns}
-{oom}
+{oom}{timeout}
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{cni_bin}"
 conf_dir = "{cni_conf}"
@@ -151,6 +157,7 @@ fn version3(paths: &Paths, options: &Options) -> String {
         r#"
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "{snapshotter}"
+{timeout}
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "{PAUSE}"
 [plugins."io.containerd.cri.v1.images".registry]
@@ -172,6 +179,7 @@ SystemdCgroup = false
 stream_server_port = "0"
 "#,
         netns = options.private_netns,
+        timeout = progress_timeout(options),
         cni_bin = paths.cni_bin.display(),
         cni_conf = paths.cni_conf.display(),
         mirrors = paths.mirrors.display(),
@@ -179,6 +187,13 @@ stream_server_port = "0"
         runc = paths.gate.join("runc").display(),
         runc_root = paths.runc_root.display(),
     )
+}
+
+fn progress_timeout(options: &Options) -> String {
+    match options.pull_progress_timeout.as_str() {
+        "" => String::new(),
+        value => format!("image_pull_progress_timeout = \"{value}\"\n"),
+    }
 }
 
 /// Writes the CNI network: bridge, host ports, and at the end our `gate`, which fails when a pod's name asks for it.

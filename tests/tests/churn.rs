@@ -193,7 +193,10 @@ async fn a_retry_joins(wiring: Wiring) {
     assert_ne!(next, id);
     // Stop and remove, both asked for by many at the same time.
     for pod in [&ids[0], &next] {
-        futures::future::join_all((0..4).map(|_| cri.try_stop_pod(pod))).await.into_iter().for_each(|r| r.expect("stop"));
+        futures::future::join_all((0..4).map(|_| cri.try_stop_pod(pod)))
+            .await
+            .into_iter()
+            .for_each(|r| r.expect("stop"));
         let removed = futures::future::join_all((0..4).map(|_| cri.try_remove_pod(pod))).await;
         removed.into_iter().for_each(|r| r.expect("remove"));
     }

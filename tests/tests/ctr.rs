@@ -121,8 +121,16 @@ async fn ctr_sees_events(wiring: Wiring) {
     reader.join().expect("the reader ends");
     let seen: Vec<String> = lines.try_iter().collect();
     for topic in [
-        "/snapshot/prepare", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exec-added",
-        "/tasks/exec-started", "/tasks/exit", "/tasks/delete", "/snapshot/remove", "/containers/delete",
+        "/snapshot/prepare",
+        "/containers/create",
+        "/tasks/create",
+        "/tasks/start",
+        "/tasks/exec-added",
+        "/tasks/exec-started",
+        "/tasks/exit",
+        "/tasks/delete",
+        "/snapshot/remove",
+        "/containers/delete",
     ] {
         // The namespace and the payload are decoded by ctr itself.
         let hit = seen.iter().find(|l| l.contains(&format!(" k8s.io {topic} {{")));
