@@ -33,7 +33,7 @@ pub fn fixtures() -> &'static Fixtures {
 fn pause() -> Image {
     let dir = tempfile::tempdir().expect("make a folder for the pause binary");
     let binary = dir.path().join("pause");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pause.c");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images/pause.c");
     let output = Command::new("cc").args(["-static", "-Os", "-o"]).arg(&binary).arg(&source).output();
     let output = output.expect("run cc");
     assert!(output.status.success(), "compile {}: {}", source.display(), String::from_utf8_lossy(&output.stderr));

@@ -1,0 +1,39 @@
+# Two commands: `make run` and `make test`. Both install what they lack (Debian, as root).
+
+# How CRI reaches the core in `make run`: split, loopback or merged.
+WIRING ?= split
+# ONCE=1 ends `make run` by itself.
+ONCE ?=
+
+# One feature set for everything that is built in a profile, so that nothing is compiled twice.
+MERGED = --features core-daemon/merged
+
+.PHONY: run test compare bench deps bins lint clean
+
+run: deps
+	cargo build --release -p core-daemon -p cri-daemon $(MERGED)
+	deploy/scripts/demo target/release $(WIRING) $(if $(ONCE),once)
+
+test: deps
+	tests/scripts/run-all
+
+# What the hop costs: pods in turn in the three wirings; PODS=N, see `-- --help` for more.
+compare: deps
+	cargo build --release -p core-daemon -p cri-daemon -p seam-bench $(MERGED)
+	target/release/compare $(if $(PODS),--pods $(PODS))
+
+bench:
+	cargo bench -p seam-bench
+
+# The binaries that the end-to-end suites start, for a `cargo test` by hand.
+bins:
+	tests/scripts/run-all bins
+
+lint:
+	tests/scripts/run-all lint
+
+deps:
+	@deploy/scripts/install-deps
+
+clean:
+	cargo clean
