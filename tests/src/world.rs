@@ -90,6 +90,11 @@ impl World {
         self.cri.as_mut().or(self.core.as_mut()).expect("the daemons run")
     }
 
+    /// The process that holds the core.
+    pub fn core_daemon_pid(&self) -> i32 {
+        self.core.as_ref().expect("the core runs").pid()
+    }
+
     /// Open descriptors of the core's process, and of the CRI side's where that is another one.
     pub fn descriptors(&self) -> (usize, usize) {
         let count = |daemon: &Option<Daemon>| daemon.as_ref().map(Daemon::descriptors).unwrap_or_default();

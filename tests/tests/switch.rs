@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::pod::{counter, script, sleeper};
-use e2e::{Wiring, logs, world};
+use e2e::{Wiring, World, logs, world};
 use shared_proto::cri::v1::*;
 
 use Wiring::{Loopback, Merged, Split};
@@ -73,4 +73,64 @@ async fn a_pod_outlives_every_change_of_wiring() {
     logs::assert_sequence(&logs::read(&log));
     cri.end_pod(&pod).await;
     world.assert_as_before(&empty).await;
+}
+
+/// What `ctr` shows of a pod's records, with this run's own names taken out.
+async fn records(wiring: Wiring) -> Vec<serde_json::Value> {
+    // One form of the configuration for all, so that only the wiring differs.
+    let options = e2e::config::Options { version: 3, ..e2e::config::Options::new(wiring) };
+    let world = World::start(wiring, options).await;
+    let cri = world.cri();
+    world.pull(PAUSE).await;
+    world.pull(BUSYBOX).await;
+    let config = world.pod("recorded");
+    let pod = cri.run_pod(&config).await;
+    let main = cri.run(&pod, &config, &sleeper("main")).await;
+    let pause = world.ctr(&["-n", "k8s.io", "tasks", "ls"]);
+    let pause = pause.lines().find(|l| l.starts_with(&pod)).expect("the pause task");
+    let pause = pause.split_whitespace().nth(1).expect("a pid").to_owned();
+    let (ip, dir, slot) = (cri.pod_ip(&pod).await, world.paths.dir.display().to_string(), world.slot.name());
+    let clean = |id: &str| {
+        let mut text = world.ctr(&["-n", "k8s.io", "containers", "info", id]);
+        for (own, general) in [
+            (pod.as_str(), "POD"),
+            (main.as_str(), "MAIN"),
+            (dir.as_str(), "DIR"),
+            (ip.as_str(), "IP"),
+            (slot.as_str(), "SLOT"),
+            (&format!("/proc/{pause}/"), "/proc/PAUSE/"),
+        ] {
+            text = text.replace(own, general);
+        }
+        let mut value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        for time in ["CreatedAt", "UpdatedAt"] {
+            value[time] = "TIME".into();
+        }
+        scrub(&mut value);
+        value
+    };
+    let records = vec![clean(&pod), clean(&main)];
+    cri.end_pod(&pod).await;
+    records
+}
+
+/// Takes out what is random: the name of the network namespace, and the extensions, which are bytes to `ctr`.
+fn scrub(value: &mut serde_json::Value) {
+    for extension in value["Extensions"].as_object_mut().expect("extensions").values_mut() {
+        extension["value"] = "BYTES".into();
+    }
+    let namespaces = value["Spec"]["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    for namespace in namespaces {
+        if namespace["type"] == "network" {
+            let path = namespace["path"].as_str().unwrap_or_default().to_owned();
+            namespace["path"] = path.rsplit_once('/').map_or("", |(dir, _)| dir).into();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_the_same_in_every_wiring() {
+    let split = records(Split).await;
+    assert_eq!(records(Loopback).await, split);
+    assert_eq!(records(Merged).await, split);
 }
