@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod content;
 pub mod domain;
 pub mod events;
+pub mod gc;
 pub mod images;
 pub mod metadata;
 pub mod services;

@@ -2,14 +2,18 @@
 //!
 //! Names are validated once, where they enter ([`names`], [`digest`], [`labels`]); past that the types are the proof.
 
+pub mod descriptor;
 pub mod digest;
+pub mod filter;
 pub mod labels;
 pub mod names;
 pub mod payload;
 
+pub use descriptor::Descriptor;
 pub use digest::Digest;
+pub use filter::Filters;
 pub use labels::Labels;
-pub use names::{Id, Namespace};
+pub use names::{Id, LeaseId, Namespace};
 pub use payload::Payload;
 
 /// Input that can't be accepted, with the reason. Always the caller's fault.
@@ -27,7 +31,7 @@ impl From<Invalid> for shared_proto::Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
     pub ns: Namespace,
-    pub lease: Option<Id>,
+    pub lease: Option<LeaseId>,
 }
 
 impl Scope {
@@ -35,7 +39,7 @@ impl Scope {
     /// `InvalidArgument`.
     pub fn of(cx: &shared_proto::Context) -> shared_proto::Result<Self> {
         let ns = Namespace::parse(cx.namespace()?)?;
-        let lease = cx.lease.as_deref().filter(|l| !l.is_empty()).map(Id::parse).transpose()?;
+        let lease = cx.lease.as_deref().filter(|l| !l.is_empty()).map(LeaseId::parse).transpose()?;
         Ok(Self { ns, lease })
     }
 }

@@ -1,6 +1,6 @@
-//! Names of namespaces, containers, leases and execs.
+//! Names of namespaces, containers and execs, and the wider ids of leases.
 //!
-//! The rule is containerd's: `[A-Za-z0-9]+([._-][A-Za-z0-9]+)*`, at most 76 bytes. So a name can't be empty, can't
+//! The rule for names is containerd's: `[A-Za-z0-9]+([._-][A-Za-z0-9]+)*`, at most 76 bytes. So a name can't be empty, can't
 //! leave a folder, and is safe in a path.
 
 use std::fmt;
@@ -59,8 +59,46 @@ name! {
     Namespace, "namespace"
 }
 name! {
-    /// The id of a container, an exec, a sandbox or a lease.
+    /// The id of a container, an exec or a sandbox.
     Id, "id"
+}
+
+/// The longest id of a lease, bytes.
+pub const MAX_LEASE: usize = 256;
+
+/// The id of a lease. Clients choose freely here (`moby-image-sha256:…`, `853842910-_x8a`), so all that is asked for
+/// is visible ASCII, which fits into a header.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseId(String);
+
+impl LeaseId {
+    pub fn parse(id: &str) -> Result<Self, Invalid> {
+        if id.is_empty() {
+            return Err(Invalid("lease id must not be empty".into()));
+        }
+        if id.len() > MAX_LEASE {
+            return Err(Invalid(format!("lease id {id:?} is longer than {MAX_LEASE} characters")));
+        }
+        if !id.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Invalid(format!("lease id {id:?} has characters that are not visible ASCII")));
+        }
+        Ok(Self(id.to_owned()))
+    }
+
+    /// An id that nobody has.
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().to_string())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 #[cfg(test)]
@@ -82,5 +120,16 @@ mod tests {
             assert!(e.0.contains("id"), "{e}");
         }
         assert!(Id::parse(&"a".repeat(MAX_NAME + 1)).is_err());
+    }
+
+    #[test]
+    fn leases_may_have_the_ids_that_clients_choose() {
+        let docker = format!("moby-image-sha256:{}", "a".repeat(64));
+        for good in [docker.as_str(), "853842910-_x8a", "853842910-ab_-"] {
+            assert_eq!(LeaseId::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a b", "ü", "a\n"] {
+            assert!(LeaseId::parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

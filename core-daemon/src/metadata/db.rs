@@ -3,7 +3,8 @@
 //! Writes are closures, queued to one thread. It takes all that wait, runs each in its own savepoint of one
 //! transaction, commits once and answers all of them: many writers share one fsync. A closure that fails rolls back
 //! its own savepoint only. A batch in which nobody asked for [`Durability::Durable`] is committed without an fsync;
-//! SQLite's write-ahead log keeps it consistent, and the next durable commit makes it durable too.
+//! SQLite's write-ahead log keeps it consistent, and the next durable commit makes it durable too. (That is
+//! `synchronous=NORMAL`: with `OFF`, a checkpoint could write the database before its log is on disk.)
 //!
 //! Readers have connections of their own and see the last commit (WAL); they never wait for an fsync.
 //!
@@ -148,7 +149,7 @@ fn commit_batch(connection: &Connection, batch: Vec<Job>) {
     let durable = batch.iter().any(|job| job.durability == Durability::Durable);
     let mut answers = Vec::with_capacity(batch.len());
     let outcome = (|| {
-        connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
+        connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "NORMAL" })?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         for job in batch {
             connection.execute_batch("SAVEPOINT job")?;

@@ -10,7 +10,7 @@ use shared_sys::files::Durability;
 use shared_sys::mount::{Detached, mount_all, unmount};
 
 use super::*;
-use crate::domain::{Id, Namespace, Scope};
+use crate::domain::{LeaseId, Namespace, Scope};
 use crate::metadata::Db;
 
 struct World {
@@ -236,7 +236,7 @@ async fn labels_are_replaced_changed_and_deleted() {
 #[tokio::test]
 async fn what_is_made_joins_the_lease() {
     let w = world().await;
-    let leased = Scope { lease: Some(Id::parse("l").unwrap()), ..w.scope.clone() };
+    let leased = Scope { lease: Some(LeaseId::parse("l").unwrap()), ..w.scope.clone() };
     let refused = w.snapshots.prepare(&leased, "native", "a", "", Labels::new()).await.unwrap_err();
     assert_eq!(code(refused), shared_proto::Code::NotFound);
     assert_eq!(w.snapshots.list(&w.scope, "native").await.unwrap(), []);

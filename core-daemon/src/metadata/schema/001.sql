@@ -7,26 +7,37 @@ CREATE TABLE namespaces (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE containers (
-    ns              TEXT NOT NULL,
-    id              TEXT NOT NULL,
-    labels          TEXT NOT NULL,
-    image           TEXT NOT NULL,
-    runtime_name    TEXT NOT NULL,
-    runtime_options BLOB,             -- google.protobuf.Any, encoded; NULL = none
-    spec            BLOB,             -- google.protobuf.Any, encoded, byte for byte as given
-    snapshotter     TEXT NOT NULL,
-    snapshot_key    TEXT NOT NULL,
-    sandbox         TEXT NOT NULL,
-    extensions      BLOB NOT NULL,    -- the message Container with only `extensions` set, encoded
-    created_at      INTEGER NOT NULL,
-    updated_at      INTEGER NOT NULL,
+    ns           TEXT NOT NULL,
+    id           TEXT NOT NULL,
+    labels       TEXT NOT NULL,
+    image        TEXT NOT NULL,
+    runtime_name TEXT NOT NULL,
+    snapshotter  TEXT NOT NULL,
+    snapshot_key TEXT NOT NULL,
+    sandbox      TEXT NOT NULL,
+    created_at   INTEGER NOT NULL,
+    updated_at   INTEGER NOT NULL,
     PRIMARY KEY (ns, id)
 ) STRICT, WITHOUT ROWID;
+
+-- What a container's record only carries, byte for byte as given. Apart from the record, so that lists, filters and
+-- label updates don't touch it.
+CREATE TABLE container_payloads (
+    ns        TEXT NOT NULL,
+    container TEXT NOT NULL,
+    kind      TEXT NOT NULL,          -- 'extension', 'options' (of the runtime) or 'spec'
+    name      TEXT NOT NULL,          -- of the extension; else ''
+    type_url  TEXT NOT NULL,
+    value     BLOB NOT NULL,
+    PRIMARY KEY (ns, container, kind, name),
+    FOREIGN KEY (ns, container) REFERENCES containers (ns, id) ON DELETE CASCADE
+) STRICT;
 
 CREATE TABLE sandboxes (
     ns         TEXT NOT NULL,
     id         TEXT NOT NULL,
-    record     BLOB NOT NULL,         -- containerd.types.Sandbox, encoded
+    labels     TEXT NOT NULL,
+    record     BLOB NOT NULL,         -- containerd.types.Sandbox, encoded, without its labels and times
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     PRIMARY KEY (ns, id)
