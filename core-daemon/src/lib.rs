@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod content;
+pub mod diff;
 pub mod domain;
 pub mod events;
 pub mod gc;

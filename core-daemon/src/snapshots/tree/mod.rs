@@ -11,7 +11,7 @@ use std::io;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, Mode, OFlags};
 
-pub use copy::{Copier, copy_attributes};
+pub use copy::{Copier, copy_attributes, copy_file, in_folder};
 pub use remove::{remove_at, remove_deep};
 pub use usage::usage;
 
