@@ -10,12 +10,15 @@ use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response};
 
 use super::ImageError;
-use super::endpoint::{self, Endpoint, Request};
+use super::answer::transport;
+use super::endpoint::{Endpoint, Request};
 use super::registry::Registry;
 use crate::domain::Digest;
 
 /// A silent connection is taken for dead after this long, and the download resumed with a new one.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long an answer may take to end after its last byte.
+const END: Duration = Duration::from_secs(5);
 /// So much progress makes good for earlier failures.
 const FORGIVEN: u64 = 64 << 10;
 
@@ -80,7 +83,11 @@ impl Download<'_> {
         }
         match tokio::time::timeout(stall, self.advance()).await {
             Ok(piece) => piece,
-            Err(_) => Err(ImageError::Stalled { what: self.what.clone(), after: stall }),
+            Err(_) => {
+                let mut tried = std::mem::take(&mut self.tried);
+                tried.push(ImageError::Stalled { what: self.what.clone(), after: stall });
+                Err(self.registry.failed("fetch", tried))
+            }
         }
     }
 
@@ -147,7 +154,7 @@ impl Download<'_> {
                 what: self.what.clone(),
                 reason: format!("no byte within {} s", SILENCE.as_secs()),
             })?;
-            let chunk = chunk.map_err(|e| endpoint::transport(&endpoint.host.to_string(), &self.what, e))?;
+            let chunk = chunk.map_err(|e| transport(&endpoint.host.to_string(), &self.what, e))?;
             let Some(mut bytes) = chunk else { return Ok(None) };
             let dropped = open.skip.min(bytes.len() as u64);
             open.skip -= dropped;
@@ -188,7 +195,7 @@ impl Download<'_> {
     /// All bytes are there; more would be wrong.
     async fn finish(&mut self) -> Result<Piece, ImageError> {
         if let Some(mut open) = self.open.take() {
-            let more = tokio::time::timeout(SILENCE, open.response.chunk()).await;
+            let more = tokio::time::timeout(END, open.response.chunk()).await;
             if let Ok(Ok(Some(bytes))) = more
                 && !bytes.is_empty()
             {

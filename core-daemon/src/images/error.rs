@@ -28,15 +28,15 @@ pub enum ImageError {
     Client { host: String, reason: String },
 
     // What one host answered.
-    #[error("{host} wants credentials, and none were given{detail}")]
+    #[error("{host} wants credentials, and none were given (401 Unauthorized){detail}")]
     CredentialsMissing { host: String, detail: Detail },
-    #[error("{host} refused the credentials of {user}{detail}")]
+    #[error("{host} refused the credentials of {user} (401 Unauthorized){detail}")]
     CredentialsRefused { host: String, user: String, detail: Detail },
-    #[error("{host} forbids access to {what}{detail}")]
+    #[error("{host} forbids access to {what} (403 Forbidden){detail}")]
     Forbidden { host: String, what: String, detail: Detail },
     #[error("{host} has no {what}{detail}")]
     NotFound { host: String, what: String, detail: Detail },
-    #[error("{host} refuses more requests for now{}{detail}", wait(.retry_after))]
+    #[error("{host} refuses more requests for now{} (429 Too Many Requests){detail}", wait(.retry_after))]
     TooManyRequests { host: String, retry_after: Option<Duration>, detail: Detail },
     #[error("{host} answered {status} to {what}{detail}")]
     Status { host: String, what: String, status: u16, detail: Detail },
@@ -65,8 +65,30 @@ pub enum ImageError {
     Schema1 { reference: String },
     #[error("{what}: {reason}")]
     Malformed { what: String, reason: String },
+    #[error("layer {layer} unpacks to {found}, but the image's config says {expected} (wrong diff id)")]
+    WrongDiffId { layer: Digest, expected: Digest, found: Digest },
     #[error("{what} has no image for platform {wanted} (it has: {available})")]
     NoPlatform { what: String, wanted: String, available: String },
+
+    // Around it.
+    #[error("read the archive: {source}")]
+    Archive { source: std::io::Error },
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("cancelled")]
+    Cancelled,
+    #[error("a task of the transfer failed: {reason}")]
+    Bug { reason: String },
+    #[error("pull {reference}: {source}")]
+    Pull { reference: String, source: Box<ImageError> },
+    /// Of the store, the snapshots or the records, with their code.
+    #[error("{0}")]
+    Inner(Error),
+}
+
+/// For `map_err`: an error of the store, the snapshots or the records.
+pub(super) fn inner<E: Into<Error>>(e: E) -> ImageError {
+    ImageError::Inner(e.into())
 }
 
 fn wait(after: &Option<Duration>) -> String {
@@ -91,12 +113,20 @@ impl From<ImageError> for Error {
                 ImageError::Reference { .. } | ImageError::Schema1 { .. } | ImageError::Malformed { .. } => {
                     Code::InvalidArgument
                 }
-                ImageError::HostsRead { .. } | ImageError::Client { .. } => Code::Internal,
+                ImageError::HostsRead { .. }
+                | ImageError::Client { .. }
+                | ImageError::Io { .. }
+                | ImageError::Bug { .. } => Code::Internal,
+                ImageError::Archive { .. } => Code::InvalidArgument,
+                ImageError::Cancelled => Code::Canceled,
+                ImageError::Pull { source, .. } => code(source),
+                ImageError::Inner(e) => e.code,
                 ImageError::HostsFile { .. }
                 | ImageError::Certificate { .. }
                 | ImageError::NoHost { .. }
                 | ImageError::WrongDigest { .. }
                 | ImageError::WrongSize { .. }
+                | ImageError::WrongDiffId { .. }
                 | ImageError::TooLarge { .. } => Code::FailedPrecondition,
                 ImageError::CredentialsMissing { .. } | ImageError::CredentialsRefused { .. } => Code::Unauthenticated,
                 ImageError::Forbidden { .. } => Code::PermissionDenied,

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::ImageError;
 use crate::domain::Digest;
 
+pub use crate::diff::is_layer;
+
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -87,16 +89,6 @@ pub fn is_index(media_type: &str) -> bool {
 
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
-}
-
-/// Whether a layer is a file system, and not something that only some tool understands.
-pub fn is_layer(media_type: &str) -> bool {
-    matches!(media_type, DOCKER_LAYER | DOCKER_LAYER_GZIP | DOCKER_LAYER_ZSTD)
-        || media_type == "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-        || media_type.strip_prefix("application/vnd.oci.image.layer.").is_some_and(|rest| {
-            let rest = rest.strip_prefix("nondistributable.").unwrap_or(rest);
-            matches!(rest, "v1.tar" | "v1.tar+gzip" | "v1.tar+zstd")
-        })
 }
 
 /// The format of a document, by what it says or holds itself.
@@ -246,19 +238,5 @@ mod tests {
         assert_eq!(chain_id(&[]), None);
         assert_eq!(chain_id(std::slice::from_ref(&a)), Some(a.clone()));
         assert_eq!(chain_id(&[a.clone(), b.clone()]), Some(Digest::of(format!("{a} {b}").as_bytes())));
-    }
-
-    #[test]
-    fn knows_which_layers_are_file_systems() {
-        for yes in [
-            DOCKER_LAYER_GZIP,
-            "application/vnd.oci.image.layer.v1.tar+zstd",
-            "application/vnd.oci.image.layer.nondistributable.v1.tar",
-        ] {
-            assert!(is_layer(yes), "{yes}");
-        }
-        for no in ["application/vnd.in-toto+json", "application/vnd.oci.image.layer.v1.tar+encrypted", ""] {
-            assert!(!is_layer(no), "{no}");
-        }
     }
 }

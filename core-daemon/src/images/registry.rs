@@ -12,8 +12,9 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 
+use super::answer::read_all;
 use super::auth::Credentials;
-use super::endpoint::{self, Endpoint, Request};
+use super::endpoint::{Endpoint, Request};
 use super::hosts::{Capabilities, Host};
 use super::http::Clients;
 use super::manifest::{self, ACCEPT, MAX_DOCUMENT};
@@ -113,7 +114,7 @@ impl Registry {
         let able = self.candidates("resolve tags", |c| if by_digest { c.pull } else { c.resolve })?;
         let mut tried = Vec::new();
         for endpoint in able {
-            match self.insist(|| self.resolve_at(endpoint, &object, &what)).await {
+            match self.insist(&what, || self.resolve_at(endpoint, &object, &what)).await {
                 Ok(found) => return Ok(found),
                 Err(e) => tried.push(e),
             }
@@ -136,7 +137,7 @@ impl Registry {
                 let response = endpoint.send(&self.request(Method::GET, &path, ACCEPT, what)).await?;
                 let media_type = media_type(response.headers());
                 let host = endpoint.host.to_string();
-                let body = endpoint::read_all(response, MAX_DOCUMENT as usize, what, &host).await?;
+                let body = read_all(response, MAX_DOCUMENT as usize, what, &host).await?;
                 let media_type = media_type
                     .filter(|m| manifest::is_index(m) || manifest::is_manifest(m) || manifest::is_schema1(m))
                     .or_else(|| manifest::sniff(&body).map(str::to_owned));
@@ -178,7 +179,7 @@ impl Registry {
         let accept = format!("{media_type}, */*");
         let mut tried = Vec::new();
         for endpoint in self.candidates("pull", |c| c.pull)? {
-            match self.insist(|| self.manifest_at(endpoint, &accept, digest, size, &what)).await {
+            match self.insist(&what, || self.manifest_at(endpoint, &accept, digest, size, &what)).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(e) => tried.push(e),
             }
@@ -197,7 +198,7 @@ impl Registry {
         let path = format!("manifests/{digest}");
         let response = endpoint.send(&self.request(Method::GET, &path, accept, what)).await?;
         let host = endpoint.host.to_string();
-        let bytes = endpoint::read_all(response, MAX_DOCUMENT as usize, what, &host).await?;
+        let bytes = read_all(response, MAX_DOCUMENT as usize, what, &host).await?;
         let (what, found) = (what.to_owned(), Digest::of(&bytes));
         if found != *digest {
             return Err(ImageError::WrongDigest { host, what, expected: digest.clone(), found });
@@ -212,22 +213,29 @@ impl Registry {
         Request { method, repository: &self.reference.repository, path, accept, from: 0, what }
     }
 
-    /// Tries until it succeeds, fails for good, or has failed too often.
-    async fn insist<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, ImageError>
+    /// Tries until it succeeds, fails for good, has failed too often, or took too long.
+    async fn insist<T, F>(&self, what: &str, attempt: impl Fn() -> F) -> Result<T, ImageError>
     where
         F: Future<Output = Result<T, ImageError>>,
     {
-        let mut failed = 0;
-        loop {
-            let error = match attempt().await {
-                Ok(value) => return Ok(value),
-                Err(e) => e,
-            };
-            failed += 1;
-            let Some(pause) = self.retry.pause(failed, &error) else { return Err(error) };
-            tracing::debug!(reference = %self.reference, %error, ?pause, "trying again");
-            tokio::time::sleep(pause).await;
+        let tries = async {
+            let mut failed = 0;
+            loop {
+                let error = match attempt().await {
+                    Ok(value) => return Ok(value),
+                    Err(e) => e,
+                };
+                failed += 1;
+                let Some(pause) = self.retry.pause(failed, &error) else { return Err(error) };
+                tracing::debug!(reference = %self.reference, %error, ?pause, "trying again");
+                tokio::time::sleep(pause).await;
+            }
+        };
+        if self.stall.is_zero() {
+            return tries.await;
         }
+        let stalled = |_| ImageError::Stalled { what: what.to_owned(), after: self.stall };
+        tokio::time::timeout(self.stall, tries).await.map_err(stalled)?
     }
 
     pub(super) fn failed(&self, what: &str, mut tried: Vec<ImageError>) -> ImageError {
@@ -235,7 +243,7 @@ impl Registry {
             (1, Some(ImageError::Schema1 { reference })) => ImageError::Schema1 { reference },
             (_, last) => {
                 tried.extend(last);
-                ImageError::Hosts { what: format!("{what} {}", self.reference), tried }
+                ImageError::Hosts { what: what.to_owned(), tried }
             }
         }
     }

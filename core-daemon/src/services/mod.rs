@@ -2,6 +2,10 @@
 
 pub mod convert;
 pub mod streaming;
+pub mod transfer;
+mod transfer_streams;
+#[cfg(test)]
+mod transfer_tests;
 
 /// Finishes `work` even when the caller goes away: a dropped request cancels no half-done change.
 pub async fn detached<T: Send + 'static>(

@@ -56,28 +56,19 @@ impl StreamManager {
 }
 
 impl Stream {
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The client's next message; `None` when it has said all.
     pub async fn receive(&mut self) -> Option<Result<Any>> {
         self.incoming.next().await
     }
 
     /// Sends a message; waits while too many wait already.
-    pub async fn send(&self, message: Any) -> Result<()> {
+    pub async fn send(&mut self, message: Any) -> Result<()> {
         self.outgoing.send(message).await.map_err(|_| self.gone())
     }
 
     /// The error for a client that went away.
     fn gone(&self) -> Error {
         Error::new(shared_proto::Code::Canceled, format!("the client closed stream {:?}", self.name))
-    }
-
-    /// A handle that only sends. The stream lives as long as either of the two.
-    pub fn sender(&self) -> mpsc::Sender<Any> {
-        self.outgoing.clone()
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::challenge::Challenge;
 use super::{Credential, Refused, basic_value, no_way, secret_header};
 use crate::images::ImageError;
-use crate::images::endpoint::{self, status_error};
+use crate::images::answer::{detail, read_all, status_error, transport};
 
 /// How long a token server may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -64,15 +64,15 @@ pub(super) async fn fetch(
 
     let server = format!("token server {}", crate::images::hosts::authority(&realm));
     let answer = async {
-        let response = request.send().await.map_err(|e| endpoint::transport(&server, "ask for a token", e))?;
+        let response = request.send().await.map_err(|e| transport(&server, "ask for a token", e))?;
         if matches!(response.status().as_u16(), 400 | 401 | 403) {
-            let detail = endpoint::detail(response).await;
+            let detail = detail(response).await;
             return Err(no_way(credential, &Refused { detail, challenges: Vec::new(), sent: None, ..*refused }));
         }
         if !response.status().is_success() {
             return Err(status_error(response, &server, "the request for a token").await);
         }
-        endpoint::read_all(response, MAX_ANSWER, "the token", &server).await
+        read_all(response, MAX_ANSWER, "the token", &server).await
     };
     let body = tokio::time::timeout(DEADLINE, answer).await.map_err(|_| ImageError::Transport {
         host: server.clone(),

@@ -17,18 +17,16 @@
 //! The keys of a host may also stand at the top; there they belong to the server. An unknown key is a warning, a wrong
 //! value an error; both name file and line. Limit: one client certificate a host.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use reqwest::header::HeaderMap;
+use toml::de::DeTable;
 
-use super::{Capabilities, ClientCert, Host, Tls, authority, beside, default_host};
+use super::values::{Reader, Value};
+use super::{Capabilities, Host, Tls, authority, default_host};
 use crate::images::ImageError;
-
-type Value<'a> = Spanned<DeValue<'a>>;
 
 /// Reads `text`; `path` is its file, and what relative paths start from.
 pub(super) fn parse(text: &str, path: &Path, registry: &str) -> Result<Vec<Host>, ImageError> {
@@ -82,46 +80,7 @@ struct Settings {
     dial_timeout: Option<Duration>,
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    path: &'a Path,
-    registry: &'a str,
-}
-
 impl Reader<'_> {
-    fn line(&self, at: usize) -> usize {
-        self.text[..at.min(self.text.len())].bytes().filter(|&b| b == b'\n').count() + 1
-    }
-
-    fn error(&self, at: usize, reason: impl Into<String>) -> ImageError {
-        ImageError::HostsFile { path: self.path.to_owned(), line: self.line(at), reason: reason.into() }
-    }
-
-    fn wrong<T>(&self, value: &Value<'_>, wanted: &str) -> Result<T, ImageError> {
-        Err(self.error(value.span().start, format!("found {}, wanted {wanted}", value.get_ref().type_str())))
-    }
-
-    fn string(&self, value: &Value<'_>) -> Result<String, ImageError> {
-        value.get_ref().as_str().map_or_else(|| self.wrong(value, "a string"), |s| Ok(s.to_owned()))
-    }
-
-    fn boolean(&self, value: &Value<'_>) -> Result<bool, ImageError> {
-        value.get_ref().as_bool().map_or_else(|| self.wrong(value, "true or false"), Ok)
-    }
-
-    fn table<'v, 't>(&self, value: &'v Value<'t>) -> Result<&'v DeTable<'t>, ImageError> {
-        value.get_ref().as_table().map_or_else(|| self.wrong(value, "a table"), Ok)
-    }
-
-    /// One string, or a list of them.
-    fn strings(&self, value: &Value<'_>) -> Result<Vec<String>, ImageError> {
-        match value.get_ref() {
-            DeValue::String(one) => Ok(vec![one.to_string()]),
-            DeValue::Array(all) => all.iter().map(|item| self.string(item)).collect(),
-            _ => self.wrong(value, "a string or a list of strings"),
-        }
-    }
-
     fn settings(&self, table: &DeTable<'_>, top: bool) -> Result<Settings, ImageError> {
         let mut settings = Settings {
             capabilities: Capabilities::ALL,
@@ -169,67 +128,6 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    fn paths(&self, value: &Value<'_>) -> Result<Vec<PathBuf>, ImageError> {
-        Ok(self.strings(value)?.iter().map(|path| self.beside(path)).collect())
-    }
-
-    fn beside(&self, path: &str) -> PathBuf {
-        beside(self.path.parent().unwrap_or(Path::new("/")), path)
-    }
-
-    /// `"both.pem"`, `["both.pem"]` or `[["cert", "key"]]`.
-    fn client(&self, value: &Value<'_>) -> Result<Option<ClientCert>, ImageError> {
-        let one = |cert: &str| ClientCert { cert: self.beside(cert), key: None };
-        let wanted = "a path, a list of paths or a list of [certificate, key]";
-        let mut found = Vec::new();
-        match value.get_ref() {
-            DeValue::String(path) => found.push(one(path)),
-            DeValue::Array(items) => {
-                for item in items.iter() {
-                    match item.get_ref() {
-                        DeValue::String(path) => found.push(one(path)),
-                        DeValue::Array(_) => match self.strings(item)?.as_slice() {
-                            [cert, key] if key.is_empty() => found.push(one(cert)),
-                            [cert, key] => {
-                                found.push(ClientCert { cert: self.beside(cert), key: Some(self.beside(key)) })
-                            }
-                            _ => return self.wrong(item, "[certificate, key]"),
-                        },
-                        _ => return self.wrong(item, wanted),
-                    }
-                }
-            }
-            _ => return self.wrong(value, wanted),
-        }
-        if found.len() > 1 {
-            return Err(self.error(value.span().start, "only one client certificate a host is supported"));
-        }
-        Ok(found.pop())
-    }
-
-    fn headers(&self, value: &Value<'_>) -> Result<HeaderMap, ImageError> {
-        let mut headers = HeaderMap::new();
-        for (key, value) in self.table(value)? {
-            let name: HeaderName = key
-                .get_ref()
-                .parse()
-                .map_err(|_| self.error(key.span().start, format!("{:?} is no name of a header", key.get_ref())))?;
-            for text in self.strings(value)? {
-                let reason = format!("the value of header {name} has characters that no header may have");
-                let text = HeaderValue::from_str(&text).map_err(|_| self.error(value.span().start, reason))?;
-                headers.append(name.clone(), text);
-            }
-        }
-        Ok(headers)
-    }
-
-    fn duration(&self, value: &Value<'_>) -> Result<Duration, ImageError> {
-        let text = self.string(value)?;
-        shared_config::parse_duration(&text).ok_or_else(|| {
-            self.error(value.span().start, format!("{text:?} is no duration like \"3s\", \"1m30s\" or \"500ms\""))
-        })
-    }
-
     fn host(&self, at: usize, url: &str, settings: Settings) -> Result<Host, ImageError> {
         let full = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
         let mut base: Url = full.parse().map_err(|e| self.error(at, format!("{url:?} is no URL: {e}")))?;
@@ -260,6 +158,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ClientCert;
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Host>, ImageError> {

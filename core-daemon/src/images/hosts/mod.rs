@@ -11,6 +11,7 @@
 
 mod certs;
 mod file;
+mod values;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method};
@@ -16,28 +17,38 @@ pub const GZIP_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// User `ann`, password `pw`.
 const HTPASSWD: &str = "ann:$2b$04$n1MvKEoVD4.fibwP4PtfIeC4szEKFrt6jSZYq4Wt3NfRye33LJ/22\n";
 
-/// A registry process with storage of its own. Ends with the value.
+/// A registry process. Ends with the value.
 pub struct DockerRegistry {
     child: Child,
     pub port: u16,
     guarded: bool,
-    _dir: tempfile::TempDir,
+    /// Configuration and storage.
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl DockerRegistry {
+    /// A registry with storage of its own; `guarded` ones want to know who asks.
     pub async fn start(guarded: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let auth = if guarded { "auth: {htpasswd: {realm: seam, path: DIR/htpasswd}}\n" } else { "" };
+        Self::run(Arc::new(tempfile::tempdir().unwrap()), guarded, auth, "").await
+    }
+
+    /// A second process that serves the same over TLS, to clients with a certificate of `dir/ca.crt` if `mutual`.
+    pub async fn over_tls(&self, dir: &Path, mutual: bool) -> Self {
+        let clients = if mutual { format!(", clientcas: [{}/ca.crt]", dir.display()) } else { String::new() };
+        let tls = format!(", tls: {{certificate: {0}/server.crt, key: {0}/server.key{clients}}}", dir.display());
+        Self::run(self.dir.clone(), false, "", &tls).await
+    }
+
+    async fn run(dir: Arc<tempfile::TempDir>, guarded: bool, auth: &str, tls: &str) -> Self {
         // Somebody else may take the port between the look and the start: then try another.
         for _ in 0..10 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut child = spawn(dir.path(), port, guarded);
-            let url = format!("http://127.0.0.1:{port}/v2/");
+            let mut child = spawn(dir.path(), port, auth, tls);
             let deadline = Instant::now() + Duration::from_secs(20);
             while Instant::now() < deadline && child.try_wait().unwrap().is_none() {
-                if let Ok(answer) = client().get(&url).send().await
-                    && matches!(answer.status().as_u16(), 200 | 401)
-                {
-                    return Self { child, port, guarded, _dir: dir };
+                if tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
+                    return Self { child, port, guarded, dir };
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -97,22 +108,19 @@ fn client() -> Client {
     crate::images::http::Clients::default().shared(true).unwrap()
 }
 
-fn spawn(dir: &Path, port: u16, guarded: bool) -> Child {
-    let auth = if guarded {
-        std::fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
-        format!("auth: {{htpasswd: {{realm: seam, path: {}/htpasswd}}}}\n", dir.display())
-    } else {
-        String::new()
-    };
+fn spawn(dir: &Path, port: u16, auth: &str, tls: &str) -> Child {
+    let shown = dir.display().to_string();
+    std::fs::write(dir.join("htpasswd"), HTPASSWD).unwrap();
     let config = format!(
         "version: 0.1\nlog: {{accesslog: {{disabled: true}}, level: error}}\n\
-         storage: {{filesystem: {{rootdirectory: {}/data}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
-        dir.display()
+         storage: {{filesystem: {{rootdirectory: {shown}/data}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"{tls}}}\n{}",
+        auth.replace("DIR", &shown)
     );
-    std::fs::write(dir.join("config.yml"), config).unwrap();
+    let path = dir.join(format!("{port}.yml"));
+    std::fs::write(&path, config).unwrap();
     Command::new("docker-registry")
-        .args(["serve"])
-        .arg(dir.join("config.yml"))
+        .arg("serve")
+        .arg(path)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -1,10 +1,14 @@
 //! Tests of images against servers on this machine: a scripted one for faults, docker-registry for the truth.
 
+pub mod archive;
 mod auth;
-mod fake;
+pub mod fake;
 mod faults;
-mod local;
+pub mod local;
+pub mod node;
+mod pull;
 mod real;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
