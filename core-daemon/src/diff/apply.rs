@@ -20,7 +20,7 @@ use super::parents::{Below, Missing, Parents, components};
 use super::target::{Style, Target, is_whiteout, set_opaque, steers_overlay};
 use super::whiteouts::{Meaning, Written, meaning, opaque, whiteout};
 use super::{Applied, DiffError, chunks};
-use crate::snapshots::tree::{copy_file, in_folder, remove_at};
+use crate::snapshots::tree::{copy_file, in_folder, open_dir, remove_at};
 
 /// Writes a plain archive to where these mounts would be written to. Reads `reader` to its end, on a thread of its own.
 pub fn apply(reader: &mut (dyn Read + Send), mounts: &[Mount]) -> Result<Applied, DiffError> {
@@ -39,6 +39,12 @@ pub fn apply(reader: &mut (dyn Read + Send), mounts: &[Mount]) -> Result<Applied
         let whole = whole.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         whole.ok_or_else(|| DiffError::Read(io::ErrorKind::UnexpectedEof.into()))
     })
+}
+
+/// Writes what was applied to these mounts to the disk, and everything else on their file system.
+pub fn sync(mounts: &[Mount]) -> Result<(), DiffError> {
+    let root = open_dir(&Target::of(mounts)?.root, c".").map_err(|e| DiffError::Sync(e.into()))?;
+    rustix::fs::syncfs(root).map_err(|e| DiffError::Sync(e.into()))
 }
 
 struct Writer {

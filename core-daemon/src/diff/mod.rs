@@ -26,7 +26,7 @@ use shared_proto::{Code, Error};
 
 use crate::domain::Digest;
 
-pub use apply::apply;
+pub use apply::{apply, sync};
 pub use decompress::{decompress, is_layer};
 
 /// What was applied: the uncompressed archive, up to the end of its stream.

@@ -2,10 +2,13 @@
 //!
 //! Functions here read and write rows and judge nothing: the rules are in [`crate::snapshots`].
 
+use std::borrow::Cow;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::DbError;
-use crate::domain::{Labels, Namespace, Scope, labels};
+use super::{DbError, leases, namespaces, readable};
+use crate::domain::filter::{self, Fields};
+use crate::domain::{Labels, Namespace, labels};
 
 /// What a snapshot is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,26 @@ pub struct Usage {
     /// Bytes on disk.
     pub size: u64,
     pub inodes: u64,
+}
+
+impl Fields for Snapshot {
+    fn field(&self, path: &[&str]) -> Option<Cow<'_, str>> {
+        match path {
+            ["name"] => Some(self.name.as_str().into()),
+            ["parent"] => Some(self.parent.as_str().into()),
+            // As containerd's clients write it.
+            ["kind"] => Some(
+                match self.kind {
+                    Kind::View => "view",
+                    Kind::Active => "active",
+                    Kind::Committed => "committed",
+                }
+                .into(),
+            ),
+            ["labels", key @ ..] => filter::label(&self.labels, key),
+            _ => None,
+        }
+    }
 }
 
 impl Kind {
@@ -117,7 +140,7 @@ pub fn get(c: &Connection, ns: &Namespace, snapshotter: &str, name: &str) -> Res
 /// All snapshots of a namespace at one snapshotter, by name.
 pub fn list(c: &Connection, ns: &Namespace, snapshotter: &str) -> Result<Vec<Snapshot>, DbError> {
     let mut statement = c.prepare_cached("SELECT * FROM snapshots WHERE ns = ?1 AND snapshotter = ?2 ORDER BY name")?;
-    Ok(statement.query_map(params![ns.as_str(), snapshotter], snapshot)?.collect::<rusqlite::Result<_>>()?)
+    readable("snapshot", ns, statement.query_map(params![ns.as_str(), snapshotter], snapshot)?)
 }
 
 /// Whether other snapshots of the namespace stand on `name`.
@@ -127,8 +150,9 @@ pub fn has_children(c: &Connection, ns: &Namespace, snapshotter: &str, name: &st
     Ok(statement.exists(params![ns.as_str(), snapshotter, name])?)
 }
 
-/// Adds a row. A taken name is an error of the database.
+/// Adds a row, and the namespace when it is missing. A taken name is an error of the database.
 pub fn insert(c: &Connection, ns: &Namespace, snapshotter: &str, new: &Snapshot) -> Result<(), DbError> {
+    namespaces::ensure(c, ns)?;
     c.prepare_cached(
         "INSERT INTO snapshots (ns, snapshotter, name, backend, parent, kind, labels, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -154,12 +178,7 @@ pub fn delete(c: &Connection, ns: &Namespace, snapshotter: &str, name: &str) -> 
         snapshotter,
         name
     ])?;
-    c.prepare_cached("DELETE FROM lease_resources WHERE ns = ?1 AND type = ?2 AND id = ?3")?.execute(params![
-        ns.as_str(),
-        resource(snapshotter),
-        name
-    ])?;
-    Ok(())
+    leases::unprotect(c, ns, &resource(snapshotter), name)
 }
 
 /// Replaces the labels of a row.
@@ -178,21 +197,9 @@ pub fn set_labels(
     Ok(())
 }
 
-/// Adds the snapshot to the scope's lease, if it has one. `false` = there is no such lease.
-pub fn protect(c: &Connection, scope: &Scope, snapshotter: &str, name: &str) -> Result<bool, DbError> {
-    let Some(lease) = &scope.lease else { return Ok(true) };
-    let mut known = c.prepare_cached("SELECT 1 FROM leases WHERE ns = ?1 AND id = ?2")?;
-    if !known.exists(params![scope.ns.as_str(), lease.as_str()])? {
-        return Ok(false);
-    }
-    c.prepare_cached("INSERT OR IGNORE INTO lease_resources (ns, lease, type, id) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![scope.ns.as_str(), lease.as_str(), resource(snapshotter), name])?;
-    Ok(true)
-}
-
 /// The type of a snapshot among a lease's resources.
 pub fn resource(snapshotter: &str) -> String {
-    format!("snapshots/{snapshotter}")
+    format!("{}{snapshotter}", leases::SNAPSHOTS)
 }
 
 /// Removes the row that stands for a layer, in whatever namespace.

@@ -4,6 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::{Any, Timestamp};
 
+use shared_proto::containerd;
+use shared_sys::mount::Mount;
+
 use crate::domain::Payload;
 
 /// Nanoseconds since the epoch, as the database keeps times.
@@ -22,4 +25,12 @@ pub fn payload(any: Any) -> Payload {
 
 pub fn any(payload: Payload) -> Any {
     Any { type_url: payload.type_url, value: payload.value }
+}
+
+pub fn mount(mount: containerd::Mount) -> Mount {
+    Mount { kind: mount.r#type, source: mount.source, target: mount.target, options: mount.options }
+}
+
+pub fn mount_message(mount: Mount) -> containerd::Mount {
+    containerd::Mount { r#type: mount.kind, source: mount.source, target: mount.target, options: mount.options }
 }

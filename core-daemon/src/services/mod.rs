@@ -1,6 +1,8 @@
 //! The ports as the core implements them: one file an API. Decode, validate, one call, encode.
 
 pub mod convert;
+pub mod diff;
+pub mod snapshots;
 pub mod streaming;
 pub mod transfer;
 mod transfer_streams;

@@ -16,10 +16,10 @@ use shared_sys::blocking;
 use shared_sys::files::Durability;
 
 use super::trash::Trash;
-use super::{Kind, New, Record, SnapshotError, Usage, kind_name, now, tree};
+use super::{Kind, New, Record, SnapshotError, Usage, kind_name, tree};
 use crate::domain::Labels;
-use crate::metadata::Db;
 use crate::metadata::snapshots::{self as rows, Layer};
+use crate::metadata::{Db, now};
 
 pub(super) struct Layers {
     db: Db,

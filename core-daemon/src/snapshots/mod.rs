@@ -29,7 +29,7 @@ use rusqlite::Connection;
 use shared_sys::mount::Mount;
 
 use crate::domain::{Invalid, Labels};
-use crate::metadata::DbError;
+use crate::metadata::{DbError, MetadataError};
 
 pub use crate::metadata::snapshots::{Kind, Snapshot, Usage};
 pub use namespaced::{Snapshots, Sweep};
@@ -95,14 +95,12 @@ pub enum SnapshotError {
     HasChildren(String),
     #[error("snapshot {key:?} is {is}, but must be {needed}")]
     WrongKind { key: String, is: &'static str, needed: &'static str },
-    #[error("lease {0:?}: not found")]
-    NoLease(String),
     #[error("field {0:?} of a snapshot can't be updated")]
     Field(String),
     #[error(transparent)]
     Invalid(#[from] Invalid),
     #[error(transparent)]
-    Db(#[from] DbError),
+    Metadata(#[from] MetadataError),
     #[error("{doing} {path}: {source}")]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("{} folders could not be removed; the first: {first}", .others + 1)]
@@ -117,23 +115,28 @@ impl SnapshotError {
     }
 }
 
+impl From<DbError> for SnapshotError {
+    fn from(e: DbError) -> Self {
+        SnapshotError::Metadata(e.into())
+    }
+}
+
 impl From<SnapshotError> for shared_proto::Error {
     fn from(e: SnapshotError) -> Self {
         use shared_proto::{Code, Error};
-        let code = match &e {
+        let message = e.to_string();
+        let code = match e {
+            SnapshotError::Metadata(e) => return e.into(),
             SnapshotError::UnknownSnapshotter(_)
             | SnapshotError::ParentNotCommitted(_)
             | SnapshotError::Field(_)
             | SnapshotError::Invalid(_) => Code::InvalidArgument,
-            SnapshotError::NotFound(_) | SnapshotError::NoParent(_) | SnapshotError::NoLease(_) => Code::NotFound,
+            SnapshotError::NotFound(_) | SnapshotError::NoParent(_) => Code::NotFound,
             SnapshotError::Exists(_) => Code::AlreadyExists,
             SnapshotError::HasChildren(_) | SnapshotError::WrongKind { .. } => Code::FailedPrecondition,
-            SnapshotError::Unusable { .. }
-            | SnapshotError::Db(_)
-            | SnapshotError::Io { .. }
-            | SnapshotError::Cleanup { .. } => Code::Internal,
+            SnapshotError::Unusable { .. } | SnapshotError::Io { .. } | SnapshotError::Cleanup { .. } => Code::Internal,
         };
-        Error::new(code, e.to_string())
+        Error::new(code, message)
     }
 }
 
@@ -150,11 +153,6 @@ fn kind_name(kind: Kind) -> &'static str {
 fn passed_on(labels: &Labels) -> Labels {
     let wanted = |key: &String| PASSED_ON.iter().any(|prefix| key.starts_with(prefix));
     labels.iter().filter(|(key, _)| wanted(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
-}
-
-/// Now, in nanoseconds since the epoch.
-fn now() -> i64 {
-    crate::services::convert::nanos(std::time::SystemTime::now())
 }
 
 #[cfg(test)]

@@ -13,10 +13,10 @@ use shared_proto::containerd::events as event;
 use shared_sys::files::Durability;
 use shared_sys::mount::Mount;
 
-use super::{Kind, New, Record, Snapshot, SnapshotError, Snapshotter, Usage, kind_name, now, passed_on};
+use super::{Kind, New, Record, Snapshot, SnapshotError, Snapshotter, Usage, kind_name, passed_on};
 use crate::domain::{Invalid, Labels, Scope, labels};
 use crate::events::Exchange;
-use crate::metadata::{Db, snapshots as rows};
+use crate::metadata::{Db, leases, now, snapshots as rows};
 
 /// The longest name, bytes.
 const MAX_NAME: usize = 1024;
@@ -102,7 +102,7 @@ impl Snapshots {
     ) -> Result<Vec<Mount>, SnapshotError> {
         let backend = self.backend(snapshotter)?;
         check_name(key)?;
-        labels::check(&labels)?;
+        let labels = checked(labels)?;
         let (ns, sn, name, below) = (scope.ns.clone(), snapshotter.to_owned(), key.to_owned(), parent.to_owned());
         let parent_key = self.0.db.read(move |c| {
             if rows::get(c, &ns, &sn, &name)?.is_some() {
@@ -148,7 +148,7 @@ impl Snapshots {
     ) -> Result<(), SnapshotError> {
         let backend = self.backend(snapshotter)?;
         check_name(name)?;
-        labels::check(&labels)?;
+        let labels = checked(labels)?;
         let active = self.stat(scope, snapshotter, key).await?;
         if active.kind != Kind::Active {
             let (is, needed) = (kind_name(active.kind), kind_name(Kind::Active));
@@ -335,10 +335,7 @@ fn add(scope: Scope, snapshotter: String, row: Snapshot) -> Record {
             return Err(SnapshotError::NoParent(row.parent));
         }
         rows::insert(c, &scope.ns, &snapshotter, &row)?;
-        match (rows::protect(c, &scope, &snapshotter, &row.name)?, &scope.lease) {
-            (false, Some(lease)) => Err(SnapshotError::NoLease(lease.to_string())),
-            (true, _) | (false, None) => Ok(()),
-        }
+        Ok(leases::protect(c, &scope, &rows::resource(&snapshotter), &row.name)?)
     })
 }
 
@@ -378,8 +375,14 @@ fn change_labels(labels: &mut Labels, new: Labels, fields: &[String]) -> Result<
             return Err(SnapshotError::Field(field.clone()));
         }
     }
-    labels.retain(|_, value| !value.is_empty());
+    labels::drop_empty(labels);
     Ok(())
+}
+
+fn checked(mut labels: Labels) -> Result<Labels, Invalid> {
+    labels::check(&labels)?;
+    labels::drop_empty(&mut labels);
+    Ok(labels)
 }
 
 /// Finishes `work` even when the caller goes away.
