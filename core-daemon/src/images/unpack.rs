@@ -20,7 +20,7 @@ use super::{ImageError, inner};
 use crate::content::Store;
 use crate::diff;
 use crate::domain::{Digest, Labels, Namespace, Scope};
-use crate::metadata::{Db, DbError, snapshots as rows};
+use crate::metadata::{Db, MetadataError, leases, snapshots as rows};
 use crate::snapshots::{SnapshotError, Snapshots};
 
 /// How long the removal of an unfinished snapshot may take.
@@ -88,8 +88,8 @@ impl Unpacker {
     async fn exists(&self, name: &Digest) -> Result<bool, ImageError> {
         let (scope, snapshotter, chain) = (self.scope.clone(), self.snapshotter.clone(), name.to_string());
         // First the lease, then the look: what is there after that can't go away.
-        let held = self.db.write::<_, DbError>(shared_sys::files::Durability::Rebuildable, move |c| {
-            rows::protect(c, &scope, &snapshotter, &chain)
+        let held = self.db.write::<_, MetadataError>(shared_sys::files::Durability::Rebuildable, move |c| {
+            leases::protect(c, &scope, &rows::resource(&snapshotter), &chain)
         });
         held.await.map_err(|e| inner(SnapshotError::from(e)))?;
         match self.snapshots.stat(&self.scope, &self.snapshotter, name.as_str()).await {
