@@ -130,11 +130,10 @@ impl Endpoint {
             }
             let location = response.headers().get(LOCATION).and_then(|l| l.to_str().ok());
             let location = location.ok_or_else(|| protocol("redirects without saying where to"))?;
-            url = url
-                .join(location)
-                .map_err(|e| protocol(&format!("redirects to {location:?}, which is no URL: {e}")))?;
+            // The location may hold a signature: it is not told.
+            url = url.join(location).map_err(|e| protocol(&format!("redirects to what is no URL: {e}")))?;
             if !matches!(url.scheme(), "http" | "https") {
-                return Err(protocol(&format!("redirects to {location:?}, which is not HTTP")));
+                return Err(protocol(&format!("redirects to {}, which is not HTTP", url.scheme())));
             }
             at_home = url.scheme() == self.host.base.scheme() && authority(&url) == self.host.authority();
         }

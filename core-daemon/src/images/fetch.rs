@@ -80,7 +80,6 @@ impl Fetcher<'_> {
             return Ok(());
         }
         let registry = self.registry.ok_or_else(|| self.missing(descriptor))?;
-        self.reporter.about("waiting", descriptor, parent, 0);
         let Some(mut writer) = self.writer(descriptor).await? else {
             let blob = self.content.open_blob(self.scope, &descriptor.digest).await.map_err(inner)?;
             tail.complete(&Arc::new(blob.file), blob.size);

@@ -136,6 +136,9 @@ impl Transfer {
         let stop = self.stop.child_token();
         let tasks = TaskTracker::new();
 
+        for blob in image.layers.iter().chain([&image.config]) {
+            self.reporter.about("waiting", blob, Some(&image.manifest), 0);
+        }
         let fetches: Vec<BoxFuture<'_, Result<(), ImageError>>> = {
             let fetch = |layer| fetcher.blob(layer, Some(&image.manifest), &tails[&layer.digest]).boxed();
             image.layers.iter().map(fetch).collect()

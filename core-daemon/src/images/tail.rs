@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The shared state of a blob on its way; cheap to clone.
 #[derive(Clone)]
@@ -91,11 +92,11 @@ impl Tail {
         let _ = self.0.subscribe().wait_for(begun).await;
     }
 
-    /// Reads the current generation from its beginning. For blocking threads.
-    pub fn reader(&self) -> TailReader {
+    /// Reads the current generation from its beginning, until `stop` is cancelled. For blocking threads.
+    pub fn reader(&self, stop: &CancellationToken) -> TailReader {
         let states = self.0.subscribe();
         let generation = states.borrow().generation;
-        TailReader { states, generation, position: 0, runtime: Handle::current() }
+        TailReader { states, generation, position: 0, stop: stop.clone(), runtime: Handle::current() }
     }
 
     /// Waits until it is known what became of this generation.
@@ -114,6 +115,7 @@ pub struct TailReader {
     states: watch::Receiver<State>,
     generation: u32,
     position: u64,
+    stop: CancellationToken,
     runtime: Handle,
 }
 
@@ -126,6 +128,9 @@ impl TailReader {
 impl Read for TailReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
+            if self.stop.is_cancelled() {
+                return Err(io::Error::other("cancelled"));
+            }
             let state = self.states.borrow_and_update().clone();
             if state.generation != self.generation {
                 return Err(io::Error::other("the blob's bytes were wrong and are fetched again"));
@@ -141,7 +146,14 @@ impl Read for TailReader {
                 (_, Phase::Complete) => return Ok(0),
                 (_, Phase::Growing) => {}
             }
-            self.runtime.block_on(self.states.changed()).map_err(|_| io::Error::other("the blob was given up"))?;
+            let (runtime, states, stop) = (&self.runtime, &mut self.states, &self.stop);
+            let more = runtime.block_on(async {
+                tokio::select! {
+                    more = states.changed() => more.map_err(|_| io::Error::other("the blob was given up")),
+                    () = stop.cancelled() => Ok(()),
+                }
+            });
+            more?;
         }
     }
 }
@@ -155,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_follows_the_writer() {
         let tail = Tail::default();
-        let mut reader = tail.reader();
+        let mut reader = tail.reader(&CancellationToken::new());
         let read = tokio::spawn(shared_sys::blocking(move || {
             let mut all = Vec::new();
             reader.read_to_end(&mut all).map(|_| all)
@@ -178,12 +190,19 @@ mod tests {
         let file = Arc::new(tempfile::tempfile().unwrap());
         (&*file).write_all(b"wrong").unwrap();
         tail.grow(&file, 5);
-        let mut old = tail.reader();
+        let mut old = tail.reader(&CancellationToken::new());
         tail.restart();
         let old = tokio::spawn(shared_sys::blocking(move || old.read(&mut [0; 8])));
         assert!(old.await.unwrap().is_err());
         assert_eq!(tail.outcome(0).await, Outcome::Restarted);
         tail.stop();
         assert_eq!(tail.outcome(1).await, Outcome::Stopped);
+
+        // A reader that waits is woken, and one that has all there is stops as well.
+        let (waiting, stop) = (Tail::default(), CancellationToken::new());
+        let mut reader = waiting.reader(&stop);
+        let woken = tokio::spawn(shared_sys::blocking(move || reader.read(&mut [0; 8])));
+        stop.cancel();
+        assert!(woken.await.unwrap().is_err());
     }
 }

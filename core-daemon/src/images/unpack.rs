@@ -135,10 +135,10 @@ impl Unpacker {
         let mounts = self.snapshots.prepare(scope, sn, &key, parent, labels.clone()).await.map_err(inner)?;
         self.reporter.about("extracting", &layer.descriptor, Some(manifest), 0);
 
-        let reader = layer.tail.reader();
+        let reader = layer.tail.reader(&self.stop);
         let generation = reader.generation();
         let media_type = layer.descriptor.media_type.clone();
-        // A dropped transfer stops the tail, and with it this thread.
+        // A transfer that ends stops the reader, and with it this thread.
         let applied = shared_sys::blocking(move || {
             let mut plain = diff::decompress(&media_type, Box::new(reader))?;
             diff::apply(&mut *plain, &mounts)

@@ -96,17 +96,24 @@ impl Transfer {
         if entries.is_empty() {
             entries = contents.entries.iter().collect();
         }
-        let mut brought: Vec<&Descriptor> = Vec::new();
+        let (mut brought, mut foreign): (Vec<&Descriptor>, _) = (Vec::new(), None);
         for entry in &entries {
             // An image with several names has one entry a name.
-            if !brought.iter().any(|b| b.digest == entry.digest) {
-                self.bring(None, entry, None, target).await?;
-                brought.push(entry);
+            if brought.iter().any(|b| b.digest == entry.digest) {
+                continue;
             }
+            match self.bring(None, entry, None, target).await {
+                Ok(_) => brought.push(entry),
+                Err(e @ ImageError::NoPlatform { .. }) => foreign = Some(e),
+                Err(e) => return Err(e),
+            }
+        }
+        if let (true, Some(e)) = (brought.is_empty(), foreign) {
+            return Err(e);
         }
 
         let mut stored = Vec::new();
-        for entry in &entries {
+        for entry in entries.iter().filter(|entry| brought.iter().any(|b| b.digest == entry.digest)) {
             stored.extend(self.store(target.names_inside(entry), entry, &target.labels).await?);
         }
         if target.names_whole() {

@@ -130,6 +130,21 @@ async fn several_images_and_several_names() {
 }
 
 #[tokio::test]
+async fn what_can_not_run_here_is_left_out() {
+    let (ours, foreign) = (sample(1), Image::of_tars(&[local::tar(&[("x", b"")])], "riscv64"));
+    let node = Node::new().await;
+    let both = layout(&[(&foreign, &[(IMAGE_NAME, "a.b/foreign:1")]), (&ours, &[(IMAGE_NAME, "a.b/ours:1")])]);
+    import(&node, both, unpacked()).await.unwrap();
+    assert_eq!(node.images().await, ["a.b/ours:1"]);
+
+    let node = Node::new().await;
+    let alone = layout(&[(&foreign, &[(IMAGE_NAME, "a.b/foreign:1")])]);
+    let (code, message) = code_of(import(&node, alone, unpacked()).await.unwrap_err());
+    assert!(code == Code::NotFound && message.contains("linux/riscv64"), "{message}");
+    node.assert_clean().await;
+}
+
+#[tokio::test]
 async fn names_that_the_client_gives() {
     let image = sample(1);
     let archive = layout(&[(&image, &[(REF_NAME, "latest")])]);

@@ -222,7 +222,9 @@ async fn a_layer_is_unpacked_while_it_comes_and_a_cancelled_pull_cleans_up() {
     while !extracting() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(node.snapshot_names().await[0].starts_with("extract-"));
+    node.gc.collect().await.unwrap();
+    assert!(node.snapshot_names().await[0].starts_with("extract-"), "the lease holds what is being made");
+    assert_eq!(node.query("SELECT id FROM leases").await.len(), 1);
     cancel.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(10), pull).await.expect("the pull does not end");
     assert_eq!(code_of(ended.unwrap().unwrap_err()).0, Code::Canceled);
