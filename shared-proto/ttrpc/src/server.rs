@@ -120,7 +120,7 @@ impl Server {
     /// Starts the handler of one request.
     fn dispatch(&self, frame: Frame, mut reply: Reply) {
         reply.stream = frame.stream;
-        if frame.stream % 2 == 0 {
+        if frame.stream.is_multiple_of(2) {
             return reply.send(Err(Error::invalid(format!("stream id {} is not odd", frame.stream))));
         }
         let request = match frame.data {
