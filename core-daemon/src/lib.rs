@@ -13,5 +13,6 @@ pub mod events;
 pub mod gc;
 pub mod images;
 pub mod metadata;
+pub mod runtime;
 pub mod services;
 pub mod snapshots;

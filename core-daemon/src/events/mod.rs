@@ -5,12 +5,14 @@
 //!
 //! Limits: [`QUEUE`] events per subscriber; nothing is kept for subscribers that come later.
 
+mod fields;
+
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
-use crate::domain::Payload;
+use crate::domain::{Id, Invalid, Payload};
 
 /// Events that may wait for one subscriber.
 pub const QUEUE: usize = 4096;
@@ -23,6 +25,16 @@ pub struct Event {
     /// For example `/tasks/exit`.
     pub topic: String,
     pub payload: Payload,
+}
+
+/// Topics are paths: `/` and names, separated by `/`.
+pub fn check_topic(topic: &str) -> Result<(), Invalid> {
+    let names = topic.strip_prefix('/').filter(|names| !names.is_empty());
+    let names = names.ok_or_else(|| Invalid(format!("topic {topic:?} must start with '/' and a name")))?;
+    names.split('/').try_for_each(|name| match Id::parse(name) {
+        Ok(_) => Ok(()),
+        Err(Invalid(reason)) => Err(Invalid(format!("topic {topic:?}: {reason}"))),
+    })
 }
 
 /// The exchange; cheap to clone.
@@ -65,6 +77,17 @@ mod tests {
     fn event(topic: &str) -> Event {
         let payload = Payload::default();
         Event { at: SystemTime::now(), ns: "default".into(), topic: topic.into(), payload }
+    }
+
+    #[test]
+    fn topics_are_paths_of_names() {
+        for good in ["/tasks/exit", "/a"] {
+            check_topic(good).unwrap();
+        }
+        for bad in ["", "/", "tasks/exit", "/tasks/", "//exit", "/tasks/ex it"] {
+            let e = check_topic(bad).unwrap_err();
+            assert!(e.0.contains(&format!("{bad:?}")), "{e}");
+        }
     }
 
     #[tokio::test]

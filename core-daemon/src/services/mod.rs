@@ -2,8 +2,10 @@
 
 pub mod convert;
 pub mod diff;
+pub mod events;
 pub mod snapshots;
 pub mod streaming;
+pub mod tasks;
 pub mod transfer;
 mod transfer_streams;
 #[cfg(test)]

@@ -91,11 +91,14 @@ impl Client {
         Self(Arc::new(Inner { queue, pending, closed, reader }))
     }
 
-    /// Returns once the peer is gone.
-    pub async fn closed(&self) {
+    /// Ready once the connection has ended, by the peer or because the last clone of the client was dropped. The
+    /// future itself does not keep it open.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut closed = self.0.closed.clone();
-        // An error means that the reader is gone, and with it the connection.
-        let _ = closed.wait_for(|closed| *closed).await;
+        async move {
+            // An error means that the reader is gone, and with it the connection.
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
     }
 
     /// Whether the peer is known to be gone.
