@@ -214,8 +214,9 @@ impl Fetcher<'_> {
     }
 }
 
+/// Names where blobs came from: the registry's host, without its port, as containerd does.
 fn source_label(registry: &Registry) -> String {
-    format!("containerd.io/distribution.source.{}", registry.reference.registry)
+    format!("containerd.io/distribution.source.{}", registry.reference.host())
 }
 
 /// The labels that keep what a document names.

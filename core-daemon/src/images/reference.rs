@@ -26,6 +26,14 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// The registry without its port.
+    pub fn host(&self) -> &str {
+        match self.registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, _)) => address,
+            None => self.registry.split(':').next().unwrap_or_default(),
+        }
+    }
+
     /// What a registry calls the wanted manifest: the digest if there is one, else the tag.
     pub fn object(&self) -> &str {
         match (&self.digest, &self.tag) {
@@ -167,6 +175,13 @@ mod tests {
             let parsed: Reference = text.parse().unwrap();
             assert_eq!(parsed.to_string(), want, "{text}");
             assert_eq!(want.parse::<Reference>().unwrap(), parsed, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_no_port() {
+        for (text, host) in [("a.b/c", "a.b"), ("localhost:5000/c", "localhost"), ("[::1]:5000/c", "::1")] {
+            assert_eq!(text.parse::<Reference>().unwrap().host(), host);
         }
     }
 
