@@ -3,7 +3,7 @@
 //! ```text
 //!             ┌─ digest known here ────────────▶ Exists (and leased)
 //! writer() ───┼─ digest known elsewhere ───────▶ Adopted ── commit ──▶ recorded
-//!             │                                    │ truncate
+//!             │                                    │ write, truncate
 //!             └─ else ─▶ Growing ◀─────────────────┘
 //!                          │ write…, commit ─▶ fsync, rename, fsync folder ─▶ recorded, ingest gone
 //!                          └ dropped ─▶ ingest kept, lock released
@@ -77,14 +77,17 @@ impl Store {
         };
         let (of, name, digest) = (scope.clone(), reference.to_owned(), expected.cloned());
         let opened = self.0.db.write(Durability::Rebuildable, move |c| open(c, &of, name, digest, total));
-        let (lock, started_at) = (Arc::new(lock), metadata::now());
-        let (source, started_at) = match opened.await? {
+        let (lock, now) = (Arc::new(lock), metadata::now());
+        let (source, total, started_at, updated_at) = match opened.await? {
             Opened::Exists(digest) => {
                 self.discard(scope, reference).await;
                 return Err(ContentError::Exists(digest));
             }
-            Opened::Adopted(digest, size) => (Source::Adopted { digest, size }, started_at),
-            Opened::Growing(ingest) => (self.grow(&ingest, &lock).await?, ingest.started_at),
+            Opened::Adopted(digest, size) => (Source::Adopted { digest, size }, size, now, now),
+            Opened::Growing(ingest) => {
+                let (source, written) = self.grow(&ingest, &lock).await?;
+                (source, ingest.total, ingest.started_at, written)
+            }
         };
         let mut writer = Writer {
             store: self.clone(),
@@ -93,7 +96,7 @@ impl Store {
             source,
             total,
             started_at,
-            updated_at: metadata::now(),
+            updated_at,
             pin,
             lock,
         };
@@ -112,8 +115,8 @@ impl Store {
         }
     }
 
-    /// Opens the file of an ingest and hashes what it has.
-    async fn grow(&self, ingest: &rows::Ingest, lock: &Arc<RefLock>) -> Result<Source, ContentError> {
+    /// Opens the file of an ingest and hashes what it has. The second value is when it was last written.
+    async fn grow(&self, ingest: &rows::Ingest, lock: &Arc<RefLock>) -> Result<(Source, i64), ContentError> {
         let (path, held) = (self.ingest_path(&ingest.dir), lock.clone());
         let opened = shared_sys::blocking(move || {
             let _held = held;
@@ -121,11 +124,10 @@ impl Store {
             let options =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("data"));
             let mut file = options?;
-            let (mut hasher, mut offset, mut block) = (Sha256::new(), 0, Vec::new());
-            if file.metadata()?.len() > 0 {
-                block.resize(BLOCK, 0);
-            }
-            while !block.is_empty() {
+            let found = file.metadata()?;
+            let (mut hasher, mut offset) = (Sha256::new(), 0);
+            let mut block = vec![0; BLOCK.min(found.len() as usize)];
+            while offset < found.len() {
                 match file.read(&mut block)? {
                     0 => break,
                     n => {
@@ -134,10 +136,11 @@ impl Store {
                     }
                 }
             }
-            Ok((Arc::new(file), hasher, offset))
+            Ok((Arc::new(file), hasher, offset, metadata::nanos(found.modified()?)))
         });
-        let (file, hasher, offset) = opened.await.map_err(io_error(|| format!("open ref {}", ingest.reference)))?;
-        Ok(Source::Growing { dir: ingest.dir.clone(), file, hasher, offset, busy: false })
+        let (file, hasher, offset, written) =
+            opened.await.map_err(io_error(|| format!("open ref {}", ingest.reference)))?;
+        Ok((Source::Growing { dir: ingest.dir.clone(), file, hasher, offset, busy: false }, written))
     }
 }
 
@@ -251,12 +254,9 @@ impl Writer {
         if data.is_empty() {
             return Ok(());
         }
+        self.own(true).await?;
         let failed = io_error(|| format!("write ref {}", self.reference));
-        let Source::Growing { file, hasher, offset, busy, .. } = &mut self.source else {
-            // Nothing follows a whole blob.
-            let (reference, expected) = (self.reference.clone(), self.offset());
-            return Err(ContentError::WrongSize { reference, expected, found: expected + data.len() as u64 });
-        };
+        let Source::Growing { file, hasher, offset, busy, .. } = &mut self.source else { return Ok(()) };
         if std::mem::replace(busy, true) {
             return Err(ContentError::Interrupted(self.reference.clone()));
         }
@@ -279,13 +279,7 @@ impl Writer {
 
     /// Throws all bytes away.
     pub async fn truncate(&mut self) -> Result<(), ContentError> {
-        if let Source::Adopted { digest, .. } = &self.source {
-            // The client brings its own bytes after all.
-            let (of, name, total, expected) = (self.scope.clone(), self.reference.clone(), self.total, digest.clone());
-            let work = move |c: &rusqlite::Connection| begin(c, &of, name, Some(expected), total);
-            let ingest = self.store.0.db.write(Durability::Rebuildable, work).await?;
-            self.source = self.store.grow(&ingest, &self.lock).await?;
-        }
+        self.own(false).await?;
         let Source::Growing { file, hasher, offset, busy, .. } = &mut self.source else { return Ok(()) };
         if std::mem::replace(busy, true) {
             return Err(ContentError::Interrupted(self.reference.clone()));
@@ -300,6 +294,29 @@ impl Writer {
         cut.map_err(io_error(|| format!("truncate ref {}", self.reference)))?;
         (*hasher, *offset) = (Sha256::new(), 0);
         self.updated_at = metadata::now();
+        Ok(())
+    }
+
+    /// Turns an adopted blob into an ingest of our own: the client brings other bytes after all, instead of those of
+    /// the blob or (`copy`) behind them.
+    async fn own(&mut self, copy: bool) -> Result<(), ContentError> {
+        let Source::Adopted { digest, .. } = &self.source else { return Ok(()) };
+        let (of, name) = (self.scope.clone(), self.reference.clone());
+        let work = move |c: &rusqlite::Connection| begin(c, &of, name, None, 0);
+        let ingest = self.store.0.db.write(Durability::Rebuildable, work).await?;
+        if copy {
+            let (from, to) = (self.store.blob_path(digest), self.store.ingest_path(&ingest.dir));
+            let held = self.lock.clone();
+            let copied = shared_sys::blocking(move || {
+                let _held = held;
+                std::fs::create_dir_all(&to)?;
+                // Bytes only: the blob's own mode would make the copy read-only.
+                let (mut from, mut to) = (File::open(from)?, File::create(to.join("data"))?);
+                io::copy(&mut from, &mut to)
+            });
+            copied.await.map_err(|e| gone(e, &self.reference, "copy a blob to"))?;
+        }
+        (self.source, self.updated_at) = self.store.grow(&ingest, &self.lock).await?;
         Ok(())
     }
 
