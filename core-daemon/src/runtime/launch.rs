@@ -93,11 +93,12 @@ pub(super) async fn start(
 pub(super) async fn delete(config: &RuntimeConfig, bundle: &Bundle, binary: &Path) -> Result<Exit, RuntimeError> {
     let command = command(config, bundle, binary, "delete");
     let output = run(command, binary, "delete", &[], DELETE).await?;
-    let response = DeleteResponse::decode(output.as_slice()).map_err(|e| RuntimeError::Launch {
-        binary: binary.to_owned(),
-        action: "delete",
-        reason: format!("malformed answer: {e}"),
-    })?;
+    let failed = |reason| RuntimeError::Launch { binary: binary.to_owned(), action: "delete", reason };
+    // An empty message would be an exit with status 0, which nobody means.
+    if output.is_empty() {
+        return Err(failed("it printed no exit status".into()));
+    }
+    let response = DeleteResponse::decode(output.as_slice()).map_err(|e| failed(format!("malformed answer: {e}")))?;
     Ok(exit_of(response.pid, response.exit_status, response.exited_at))
 }
 

@@ -16,7 +16,7 @@ use super::task::Task;
 use crate::domain::{Id, Namespace, Payload};
 
 /// How long the shim's event of an exit may take before we publish the exit ourselves.
-const EVENT_GRACE: Duration = Duration::from_secs(10);
+const EVENT_GRACE: Duration = Duration::from_secs(5);
 
 /// An exec to be added to a task.
 #[derive(Debug, Clone, Default)]
