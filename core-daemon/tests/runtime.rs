@@ -281,6 +281,13 @@ fn command_line(pid: i32) -> Vec<String> {
     bytes.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).filter(|w| !w.is_empty()).collect()
 }
 
+/// The sockets and pipes that a process has open, as `socket:[inode]`.
+fn files(pid: u32) -> std::collections::BTreeSet<String> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = open.filter_map(|entry| fs::read_link(entry.path()).ok()).map(|l| l.to_string_lossy().into_owned());
+    links.filter(|link| link.starts_with("socket:") || link.starts_with("pipe:")).collect()
+}
+
 fn process(args: &[&str]) -> serde_json::Value {
     json!({"user": {"uid": 0, "gid": 0}, "args": args, "env": ["PATH=/bin"], "cwd": "/"})
 }
@@ -376,6 +383,11 @@ async fn a_running_task_and_its_execs() {
     let limits =
         Payload { type_url: shared_proto::any::LINUX_RESOURCES.into(), value: br#"{"cpu":{"shares":512}}"#.to_vec() };
     tasks.update(&ns, &name("c1"), Some(limits), Default::default()).await.unwrap();
+
+    // Nothing that this process has opened leaks into a shim (what it got from its parent itself isn't ours).
+    let ours = &files(std::process::id()) - &files(std::os::unix::process::parent_id());
+    let inherited = &files(rig.shim_pid("c1") as u32) & &ours;
+    assert!(inherited.is_empty(), "{inherited:?}");
 
     tasks.pause(&ns, &name("c1")).await.unwrap();
     assert_eq!(rig.state("c1").await, State::Paused);

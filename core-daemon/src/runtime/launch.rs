@@ -127,6 +127,10 @@ fn command(config: &RuntimeConfig, bundle: &Bundle, binary: &Path, action: &str)
         .env("MAX_SHIM_VERSION", "3")
         // A shim has little to do; without this Go starts as many threads as there are cores.
         .env("GOMAXPROCS", "2")
+        // runc would hand the service manager's socket on to containers.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_PID")
+        .env_remove("LISTEN_FDS")
         // Signals to our process group are not meant for shims.
         .process_group(0);
     command

@@ -186,7 +186,7 @@ impl Tasks {
         let tasks = self.0.registry.list(ns);
         let samples = tasks.iter().filter(|task| wanted(&task.id)).map(|task| async {
             let request = shim::StatsRequest { id: task.id.to_string() };
-            match call::<shim::StatsResponse>(task, "Stats", &request, deadline::QUICK).await {
+            match call::<shim::StatsResponse>(task, "Stats", &request, deadline::STATS).await {
                 Ok(answer) => {
                     let data = answer.stats.map(|any| Payload { type_url: any.type_url, value: any.value });
                     Some(Sample { id: task.id.clone(), data })
