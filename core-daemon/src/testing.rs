@@ -1,12 +1,14 @@
 //! A node for tests: real stores in a folder of their own, without tasks.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use shared_proto::core::Core;
 use shared_proto::fake::FakeCore;
 use shared_sys::files::Durability;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::content::{ContentError, Store};
 use crate::domain::{Digest, Labels, LeaseId, Namespace, Scope};
@@ -15,11 +17,14 @@ use crate::gc::Gc;
 use crate::metadata::{Db, MetadataError, leases};
 use crate::services::containers::ContainersService;
 use crate::services::content::ContentService;
+use crate::services::diff::DiffService;
+use crate::services::events::EventsService;
 use crate::services::images::ImagesService;
 use crate::services::introspection::{self, IntrospectionService};
 use crate::services::leases::LeasesService;
 use crate::services::namespaces::NamespacesService;
 use crate::services::sandboxes::SandboxesService;
+use crate::services::snapshots::SnapshotsService;
 use crate::services::version::VersionService;
 use crate::snapshots::{Native, Snapshots};
 
@@ -49,7 +54,8 @@ impl Node {
     /// Our services, and a fake's for the rest.
     pub fn core(&self) -> Core {
         let (db, exchange, gc) = (self.db.clone(), self.exchange.clone(), self.gc.clone());
-        let plugins = introspection::standard(self.content.root());
+        let mut plugins = introspection::standard(self.content.root());
+        plugins.push(introspection::snapshotter("native", &self.snapshots.root("native").unwrap()));
         Core {
             containers: Arc::new(ContainersService::new(db.clone(), exchange.clone(), gc.clone())),
             content: Arc::new(ContentService::new(self.content.clone(), gc.clone())),
@@ -58,6 +64,9 @@ impl Node {
             leases: Arc::new(LeasesService::new(db.clone(), gc.clone())),
             namespaces: Arc::new(NamespacesService::new(db.clone(), exchange, gc)),
             sandboxes: Arc::new(SandboxesService::new(db)),
+            snapshots: Arc::new(SnapshotsService::new(self.snapshots.clone())),
+            diff: Arc::new(DiffService::new(self.content.clone())),
+            events: Arc::new(EventsService::new(self.exchange.clone())),
             version: Arc::new(VersionService::new()),
             ..FakeCore::default().core()
         }
@@ -72,6 +81,16 @@ impl Node {
             tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming).await
         });
         Core::remote(channel)
+    }
+
+    /// The same, on a socket as the daemon has it, until the guard is dropped.
+    pub fn over_socket(&self) -> (PathBuf, DropGuard) {
+        let (path, stop) = (self.dir.path().join("core.sock"), CancellationToken::new());
+        let incoming = shared_proto::authority::incoming(tokio::net::UnixListener::bind(&path).unwrap());
+        let server = tonic::transport::Server::builder().add_routes(self.core().routes());
+        let shutdown = stop.clone().cancelled_owned();
+        tokio::spawn(async move { server.serve_with_incoming_shutdown(incoming, shutdown).await });
+        (path, stop.drop_guard())
     }
 
     /// Stores bytes with labels.

@@ -3,6 +3,8 @@
 pub mod containers;
 pub mod content;
 pub mod convert;
+#[cfg(test)]
+mod ctr_tests;
 pub mod diff;
 pub mod events;
 pub mod images;
