@@ -16,19 +16,21 @@ use rustix::io::Errno;
 use shared_sys::mount::Mount;
 
 use super::archive::{Archive, Entry, Kind, Piece};
+use super::flush::Flush;
 use super::parents::{Below, Missing, Parents, components};
 use super::target::{Style, Target, is_whiteout, set_opaque, steers_overlay};
 use super::whiteouts::{Meaning, Written, meaning, opaque, whiteout};
-use super::{Applied, DiffError, chunks};
+use super::{Applied, DiffError, chunks, flush};
 use crate::snapshots::tree::{copy_file, in_folder, open_dir, remove_at};
 
 /// Writes a plain archive to where these mounts would be written to. Reads `reader` to its end, on a thread of its own.
 pub fn apply(reader: &mut (dyn Read + Send), mounts: &[Mount]) -> Result<Applied, DiffError> {
     let target = Target::of(mounts)?;
     let written = if target.is_empty()? { None } else { Some(Written::default()) };
+    let folder = open_dir(&target.root, c".").map_err(DiffError::entry(b"/"))?;
     let parents = Parents::new(target).map_err(DiffError::entry(b"/"))?;
-    let mut writer = Writer { parents, written, dirs: Vec::new() };
     std::thread::scope(|scope| {
+        let mut writer = Writer { parents, written, dirs: Vec::new(), flush: flush::start(scope, folder) };
         let (chunks, whole) = chunks::start(scope, reader);
         let mut archive = Archive::new(chunks);
         while let Some(entry) = archive.next()? {
@@ -53,6 +55,7 @@ struct Writer {
     written: Option<Written>,
     /// Folders whose times are to be set, by real name.
     dirs: Vec<(Vec<CString>, (i64, u32))>,
+    flush: Flush,
 }
 
 impl Writer {
@@ -94,7 +97,10 @@ impl Writer {
         match &entry.kind {
             Kind::File => {
                 let file = self.file(name).map_err(failed)?;
-                archive.data(|bytes| write_all(&file, bytes).map_err(failed))?;
+                archive.data(|bytes| {
+                    self.flush.wrote(bytes.len());
+                    write_all(&file, bytes).map_err(failed)
+                })?;
                 self.file_attributes(&file, entry).map_err(failed)
             }
             Kind::Sparse { pieces, size } => {

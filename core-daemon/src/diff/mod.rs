@@ -16,6 +16,7 @@ mod apply;
 mod archive;
 mod chunks;
 mod decompress;
+mod flush;
 mod parents;
 mod target;
 mod whiteouts;

@@ -12,11 +12,14 @@ impl Header {
     pub fn check(block: [u8; BLOCK]) -> Parsed<Self> {
         let wrong = "this is no header: its checksum is wrong";
         let expected = number(&block[148..156]).map_err(|_| wrong)?;
-        let as_spaces = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { b' ' } else { *byte };
-        let unsigned: i64 = block.iter().enumerate().map(as_spaces).map(i64::from).sum();
-        // Some old programs add up signed bytes.
-        let signed: i64 = block.iter().enumerate().map(as_spaces).map(|b| i64::from(b as i8)).sum();
-        if expected == unsigned || expected == signed { Ok(Self(block)) } else { Err(wrong) }
+        // The sum counts its own field as spaces. Some old programs add up signed bytes.
+        let others = || block[..148].iter().chain(&block[156..]);
+        let is_sum = |sum: i64| sum + 8 * i64::from(b' ') == expected;
+        if is_sum(others().map(|b| i64::from(*b)).sum()) || is_sum(others().map(|b| i64::from(*b as i8)).sum()) {
+            Ok(Self(block))
+        } else {
+            Err(wrong)
+        }
     }
 
     pub fn kind(&self) -> u8 {
