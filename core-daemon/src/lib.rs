@@ -16,5 +16,3 @@ pub mod metadata;
 pub mod runtime;
 pub mod services;
 pub mod snapshots;
-#[cfg(test)]
-mod testing;

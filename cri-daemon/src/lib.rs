@@ -9,6 +9,7 @@
 //!
 //! - [`pod`], [`container`]: records, states, stores; what a failed or removed one leaves to clean up.
 //! - [`spec`], [`network`], [`logs`], [`host`]: the OCI spec, CNI, container logs, the machine.
+//! - [`image`]: the images, and the ImageService's RPCs.
 //! - [`instrument`]: where a start's time went.
 //! - [`store`], [`names`]: look-up by id prefix; one request under a name at a time.
 //! - [`call`]: deadlines and patience for calls on the core.
@@ -18,6 +19,7 @@
 pub mod call;
 pub mod container;
 pub mod host;
+pub mod image;
 pub mod instrument;
 pub mod logs;
 pub mod names;
@@ -57,6 +59,7 @@ pub(crate) struct Inner {
     pub host: Arc<dyn host::Host>,
     pub network: network::Network,
     pub logs: logs::Logs,
+    pub images: image::Images,
     pub sandboxes: pod::Store,
     pub containers: container::Store,
     /// Work that outlives its caller; drained at the end.
@@ -71,12 +74,13 @@ impl Cri {
     /// A CRI service over these ports, which [`Cri::recover`] makes ready. `meter` is the one behind `core`.
     pub fn new(core: Core, meter: Meter, wiring: Wiring, config: Config, host: Arc<dyn host::Host>) -> Self {
         Self(Arc::new(Inner {
-            core,
             cx: Context::new(NAMESPACE),
             meter,
             wiring,
             network: network::Network::new(&config.runtime.cni, Path::new(network::CACHE_DIR)),
             logs: logs::Logs::new(),
+            images: image::Images::new(core.clone(), &config),
+            core,
             config,
             host,
             sandboxes: pod::Store::default(),

@@ -139,7 +139,10 @@ impl Images for FakeCore {
             old.target = new.target;
         }
         old.updated_at = now();
-        Ok(i::UpdateImageResponse { image: Some(old.clone()) })
+        let image = old.clone();
+        drop(records);
+        self.emit(cx, "/images/update", &i::ImageUpdate { name: image.name.clone(), labels: image.labels.clone() })?;
+        Ok(i::UpdateImageResponse { image: Some(image) })
     }
 
     async fn delete(&self, cx: &Context, req: i::DeleteImageRequest) -> Result<()> {

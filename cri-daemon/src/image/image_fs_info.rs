@@ -1,0 +1,41 @@
+//! ImageFsInfo: where images are kept and what they take. The kubelet collects images by it, and refuses to start
+//! without it, so the list is never empty.
+
+use shared_proto::Result;
+use shared_proto::containerd::introspection::PluginsRequest;
+use shared_proto::cri::v1;
+
+use super::Images;
+use crate::{Cri, call};
+
+impl Cri {
+    pub async fn image_fs_info(&self, _: v1::ImageFsInfoRequest) -> Result<v1::ImageFsInfoResponse> {
+        let images = &self.0.images;
+        let (mountpoint, sum) = futures::join!(images.snapshotter_root(), images.usage());
+        let filesystem = v1::FilesystemUsage {
+            timestamp: self.0.host.now(),
+            fs_id: Some(v1::FilesystemIdentifier { mountpoint: mountpoint? }),
+            used_bytes: Some(v1::UInt64Value { value: sum.bytes }),
+            inodes_used: Some(v1::UInt64Value { value: sum.inodes }),
+        };
+        Ok(v1::ImageFsInfoResponse {
+            image_filesystems: vec![filesystem.clone()],
+            container_filesystems: vec![filesystem],
+        })
+    }
+}
+
+impl Images {
+    /// The folder of the default snapshotter, as the core exports it; as containerd names it, if it doesn't.
+    async fn snapshotter_root(&self) -> Result<String> {
+        let inner = &*self.0;
+        let name = &inner.config.snapshotter;
+        let filters = vec![format!("type==io.containerd.snapshotter.v1,id=={name}")];
+        let asked = inner.core.introspection.plugins(&inner.cx, PluginsRequest { filters });
+        let plugins = call::within("list snapshotters", call::RECORD, asked).await?.plugins;
+        let exported = plugins.into_iter().filter(|p| p.id == *name).find_map(|mut p| p.exports.remove("root"));
+        Ok(exported.unwrap_or_else(|| {
+            inner.root.join(format!("io.containerd.snapshotter.v1.{name}")).to_string_lossy().into_owned()
+        }))
+    }
+}

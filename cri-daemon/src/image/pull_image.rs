@@ -1,0 +1,74 @@
+//! PullImage: the image is there, unpacked, and known under its tag, its digest and its id.
+//!
+//! The same pull asked for twice at a time is one pull. Different credentials are different pulls: nobody gets an
+//! image because somebody else was allowed to. A pull whose callers are all gone is dropped, and resumes where it was
+//! when asked for again.
+
+use shared_proto::Result;
+use shared_proto::cri::v1;
+use shared_proto::errdefs::ResultExt as _;
+
+use super::credentials::Credentials;
+use super::{Images, ImageError, Reference, transfer};
+use crate::Cri;
+
+/// What makes two pulls the same.
+pub(super) type Key = (Reference, Credentials, String);
+
+impl Cri {
+    pub async fn pull_image(&self, req: v1::PullImageRequest) -> Result<v1::PullImageResponse> {
+        let spec = req.image.ok_or(ImageError::Unnamed)?;
+        let reference = Reference::parse(&spec.image)?;
+        let credentials = Credentials::parse(req.auth.as_ref(), &reference)?;
+        let images = &self.0.images;
+        let image_ref = images.pull(reference, credentials, images.snapshotter(&spec.runtime_handler)?).await?;
+        Ok(v1::PullImageResponse { image_ref })
+    }
+}
+
+impl Images {
+    /// Pulls, and answers the image's id.
+    pub(super) async fn pull(
+        &self,
+        reference: Reference,
+        credentials: Credentials,
+        snapshotter: String,
+    ) -> Result<String> {
+        let key = (reference.clone(), credentials.clone(), snapshotter.clone());
+        let images = self.clone();
+        self.0.pulls.join(key, || async move { images.pull_now(reference, credentials, snapshotter).await }).await
+    }
+
+    async fn pull_now(&self, reference: Reference, credentials: Credentials, snapshotter: String) -> Result<String> {
+        let started = std::time::Instant::now();
+        let inner = &*self.0;
+        let name = reference.to_string();
+        let labels = self.labels(&name);
+        let dirs: Vec<_> = inner.config.registry_config_dirs.iter().map(|dir| dir.to_string_lossy()).collect();
+        let pull = transfer::Pull {
+            reference,
+            credentials,
+            labels: labels.clone(),
+            snapshotter,
+            platform: inner.platform.clone(),
+            host_dirs: dirs.join(":"),
+            patience: inner.config.image_pull_progress_timeout,
+        };
+        transfer::pull(&inner.core, &inner.cx, &pull).await.with_context(|| format!("pull image {name}"))?;
+
+        let record = self.record(&name).await?;
+        let named = self.named(&record).await?;
+        let id = named.image.id.clone();
+        let mut names = vec![pull.reference.at(&named.target), id.clone()];
+        names.retain(|other| *other != name);
+        for other in &names {
+            self.point(other, record.target.clone().unwrap_or_default(), &labels).await?;
+        }
+        {
+            let mut index = self.index_mut();
+            names.iter().chain([&name]).for_each(|name| index.set(name, named.clone()));
+        }
+        tracing::info!(image = name, id, took = ?started.elapsed(), "pulled");
+        Ok(id)
+    }
+}
