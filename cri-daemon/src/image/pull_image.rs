@@ -9,7 +9,7 @@ use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
 
 use super::credentials::Credentials;
-use super::{Images, ImageError, Reference, transfer};
+use super::{ImageError, Images, Reference, transfer};
 use crate::Cri;
 
 /// What makes two pulls the same.
