@@ -19,7 +19,7 @@ test: deps
 
 # What the hop costs: pods in turn in the three wirings; PODS=N, see `-- --help` for more.
 compare: deps
-	cargo build --release -p core-daemon -p cri-daemon -p seam-bench $(MERGED)
+	cargo build --release -p core-daemon -p cri-daemon -p seam-bench -p e2e $(MERGED)
 	target/release/compare $(if $(PODS),--pods $(PODS))
 
 bench:

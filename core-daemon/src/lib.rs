@@ -16,3 +16,5 @@ pub mod metadata;
 pub mod runtime;
 pub mod services;
 pub mod snapshots;
+#[cfg(test)]
+mod testing;

@@ -95,7 +95,11 @@ impl Rig {
             "root": {"path": "rootfs"},
             "hostname": "rt",
             "annotations": annotations,
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                // The root filesystem is shared by all tasks of a test.
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            ],
             "linux": {"namespaces": namespaces, "cgroupsPath": format!("/{}/{id}", self.ns)},
         });
         serde_json::to_vec(&spec).unwrap()
@@ -202,9 +206,6 @@ impl Rig {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.stop().await;
-        for controller in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-            let _ = fs::remove_dir(controller.path().join(self.ns.as_str()));
-        }
     }
 
     fn socket(&self, id: &str) -> String {
@@ -227,6 +228,28 @@ impl Rig {
 
     fn kill_shim(&self, id: &str) {
         signal(self.shim_pid(id), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// After a test that failed: nothing of it stays on the machine.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let runc = PathBuf::from("/run/containerd/runc").join(self.ns.as_str());
+        for pid in processes().into_iter().filter(|pid| command_line(*pid).iter().any(|w| w == self.ns.as_str())) {
+            signal(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        for container in fs::read_dir(&runc).into_iter().flatten().flatten() {
+            let mut delete = std::process::Command::new("runc");
+            let _ = delete.arg("--root").arg(&runc).args(["delete", "--force"]).arg(container.file_name()).status();
+        }
+        let _ = fs::remove_dir(&runc);
+        let bundles = self.path("state/io.containerd.runtime.v2.task").join(self.ns.as_str());
+        for bundle in fs::read_dir(bundles).into_iter().flatten().flatten() {
+            let _ = shared_sys::mount::unmount(&bundle.path().join("rootfs"));
+        }
+        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(controller.path().join(self.ns.as_str()));
+        }
     }
 }
 
@@ -256,6 +279,13 @@ fn processes() -> Vec<i32> {
 fn command_line(pid: i32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     bytes.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).filter(|w| !w.is_empty()).collect()
+}
+
+/// The sockets and pipes that a process has open, as `socket:[inode]`.
+fn files(pid: u32) -> std::collections::BTreeSet<String> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let links = open.filter_map(|entry| fs::read_link(entry.path()).ok()).map(|l| l.to_string_lossy().into_owned());
+    links.filter(|link| link.starts_with("socket:") || link.starts_with("pipe:")).collect()
 }
 
 fn process(args: &[&str]) -> serde_json::Value {
@@ -353,6 +383,11 @@ async fn a_running_task_and_its_execs() {
     let limits =
         Payload { type_url: shared_proto::any::LINUX_RESOURCES.into(), value: br#"{"cpu":{"shares":512}}"#.to_vec() };
     tasks.update(&ns, &name("c1"), Some(limits), Default::default()).await.unwrap();
+
+    // Nothing that this process has opened leaks into a shim (what it got from its parent itself isn't ours).
+    let ours = &files(std::process::id()) - &files(std::os::unix::process::parent_id());
+    let inherited = &files(rig.shim_pid("c1") as u32) & &ours;
+    assert!(inherited.is_empty(), "{inherited:?}");
 
     tasks.pause(&ns, &name("c1")).await.unwrap();
     assert_eq!(rig.state("c1").await, State::Paused);
@@ -510,11 +545,16 @@ async fn a_restart_finds_everything_again() {
     fs::write(&flag, "").unwrap();
     rig.kill_shim("dies");
     signal(hung, nix::sys::signal::Signal::SIGSTOP);
+    // A `start` that lost its parent before it could say where its shim listens.
+    let half = rig.path("state/io.containerd.runtime.v2.task").join(ns.as_str()).join("half");
+    fs::create_dir_all(&half).unwrap();
+    let mut orphan = std::process::Command::new("sleep").arg("1000").current_dir(&half).spawn().unwrap();
     fs::create_dir_all(rig.path("state/io.containerd.runtime.v2.task").join(ns.as_str()).join("empty")).unwrap();
     fs::create_dir_all(rig.path("root/io.containerd.runtime.v2.task").join(ns.as_str()).join("stray")).unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let recovered = rig.start().await;
-    assert_eq!((recovered.tasks, recovered.silent, recovered.dead, recovered.empty), (4, 1, 1, 1));
+    assert_eq!((recovered.tasks, recovered.silent, recovered.dead, recovered.empty), (4, 1, 1, 2));
+    assert!(!orphan.wait().unwrap().success());
 
     let tasks = rig.tasks();
     let seen = rig.events_until("/tasks/delete").await;

@@ -21,6 +21,8 @@ pub struct Options {
     pub private_netns: bool,
     /// The binary for every role of the core; a build without the feature `merged` may be put here.
     pub core_binary: Option<PathBuf>,
+    /// Log level of the daemons: tests want to see all, measurements not.
+    pub log_level: &'static str,
     /// `image_pull_progress_timeout`; empty = the default.
     pub pull_progress_timeout: String,
 }
@@ -37,6 +39,7 @@ impl Options {
             snapshotter: "overlayfs",
             private_netns: true,
             core_binary: None,
+            log_level: "debug",
             pull_progress_timeout: String::new(),
         }
     }
@@ -96,11 +99,12 @@ fn write(path: &Path, text: &str) {
 /// Writes the daemons' configuration.
 pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
     let mut text = format!(
-        "version = {}\nroot = \"{}\"\nstate = \"{}\"\n[grpc]\naddress = \"{}\"\n[debug]\nlevel = \"debug\"\n",
+        "version = {}\nroot = \"{}\"\nstate = \"{}\"\n[grpc]\naddress = \"{}\"\n[debug]\nlevel = \"{}\"\n",
         options.version,
         paths.root.display(),
         paths.state.display(),
         paths.core_socket.display(),
+        options.log_level,
     );
     if crate::world::peer().is_none() {
         let _ = writeln!(text, "[cri]\nwiring = \"{}\"\naddress = \"{}\"", wiring.name(), paths.cri_socket.display());

@@ -213,10 +213,12 @@ async fn records(core: &Core, all: &mut Inventory) {
         for item in answer.expect("list leases").leases {
             all.insert(format!("lease {ns}/{} {:?}", item.id, item.labels));
         }
-        let request = snapshots::ListSnapshotsRequest { snapshotter: "overlayfs".into(), ..Default::default() };
-        let answer = core.snapshots.list(&cx, request).await.expect("list snapshots");
-        for page in answer.try_collect::<Vec<_>>().await.expect("list snapshots") {
-            all.extend(page.info.into_iter().map(|s| format!("snapshot {ns}/{}", s.name)));
+        for snapshotter in ["overlayfs", "native"] {
+            let request = snapshots::ListSnapshotsRequest { snapshotter: snapshotter.into(), ..Default::default() };
+            let answer = core.snapshots.list(&cx, request).await.expect("list snapshots");
+            for page in answer.try_collect::<Vec<_>>().await.expect("list snapshots") {
+                all.extend(page.info.into_iter().map(|s| format!("snapshot {ns}/{} of {snapshotter}", s.name)));
+            }
         }
         let answer = core.content.list(&cx, content::ListContentRequest::default()).await.expect("list content");
         for page in answer.try_collect::<Vec<_>>().await.expect("list content") {

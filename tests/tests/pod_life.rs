@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use e2e::config::Options;
 use e2e::cri::Cri;
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::pod::{namespaces, script, sleeper};
@@ -113,6 +114,34 @@ async fn a_pod_lives(wiring: Wiring) {
     cri.try_remove_pod(&pod).await.expect("remove pod again");
     let request = PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
     assert_eq!(cri.try_pod_sandbox_status(request).await.expect_err("it is gone").code(), tonic::Code::NotFound);
+    world.assert_as_before(&before).await;
+}
+
+/// The defaults that the other suites change: network namespaces in `/run/netns`, no cgroup parent; and the native
+/// snapshotter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_lives_elsewhere() {
+    let mut options = Options::new(Wiring::Split);
+    options.private_netns = false;
+    options.snapshotter = "native";
+    let world = World::start(Wiring::Split, options).await;
+    let cri = world.cri();
+    world.pull(PAUSE).await;
+    world.pull(BUSYBOX).await;
+    let before = world.inventory().await;
+    let mut config = world.pod("elsewhere");
+    config.linux.get_or_insert_default().cgroup_parent = String::new();
+    let pod = cri.run_pod(&config).await;
+    let id = cri.run(&pod, &config, &sleeper("main")).await;
+    assert_eq!(cri.exec_ok(&id, &["hostname"]).await, "elsewhere\n");
+    let during = world.inventory().await;
+    for kind in ["netns /run/netns/", "mount /run/netns/", "snapshot folder "] {
+        assert!(during.difference(&before).any(|item| item.starts_with(kind)), "no {kind:?}: {during:#?}");
+    }
+    let cgroups = || e2e::slot::cgroup_roots().into_iter().map(|root| root.join("k8s.io").join(&id));
+    assert!(cgroups().any(|dir| dir.exists()), "the container is in /k8s.io");
+    cri.end_pod(&pod).await;
+    assert!(!cgroups().any(|dir| dir.exists()), "its cgroups are gone");
     world.assert_as_before(&before).await;
 }
 

@@ -17,7 +17,7 @@ pub enum ContentError {
     #[error("ref {0}: not found")]
     NoIngest(String),
     #[error("ref {reference}: write at {asked} must occur at the current offset {current}")]
-    Offset { reference: String, asked: u64, current: u64 },
+    Offset { reference: String, asked: i64, current: u64 },
     #[error("ref {reference}: unexpected commit size {found}, expected {expected}")]
     WrongSize { reference: String, expected: u64, found: u64 },
     #[error("ref {reference}: unexpected commit digest {found}, expected {expected}")]

@@ -32,16 +32,17 @@ use crate::metadata::content as rows;
 use crate::metadata::{self, Db, leases};
 
 mod error;
-mod ingest;
 mod locks;
+mod open;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use crate::metadata::content::Info;
 pub use error::ContentError;
-pub use ingest::Writer;
 pub use sweep::Sweep;
+pub use writer::Writer;
 
 use locks::Locks;
 

@@ -13,25 +13,15 @@
 //! `gc.ref.content[.x]`, `gc.ref.snapshot.<snapshotter>[/x]`, `gc.ref.image[.x]`. With `gc.bref.…` an object attaches
 //! itself to another one, and stays as long as that. Labels begin with `containerd.io/`; `gc.expire` holds RFC 3339.
 
-use std::collections::{HashMap, HashSet};
-
 use rusqlite::{Connection, params};
 
+use super::graph::{Graph, Node, named, resource};
 use crate::content::Store;
 use crate::domain::{Labels, labels};
 use crate::metadata::{self, DbError};
 
-const PREFIX: &str = "containerd.io/gc.";
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Node {
-    Content(String),
-    /// Snapshotter and name.
-    Snapshot(String, String),
-    Image(String),
-    Ingest(String),
-    Container(String),
-}
+/// What all labels that matter here begin with.
+pub(super) const PREFIX: &str = "containerd.io/gc.";
 
 /// Records of one namespace that nothing holds.
 #[derive(Debug, Default)]
@@ -44,19 +34,6 @@ pub(super) struct Garbage {
     pub snapshots: Vec<(String, String)>,
     /// Refs.
     pub ingests: Vec<String>,
-}
-
-/// The objects of one namespace and what they name.
-#[derive(Default)]
-struct Graph {
-    /// Those that are kept for their own sake. The flag: only what they can't be without.
-    roots: Vec<(Node, bool)>,
-    /// What an object can't be without.
-    parts: HashMap<Node, Vec<Node>>,
-    /// What its labels name.
-    references: HashMap<Node, Vec<Node>>,
-    /// Who attached itself to it.
-    attached: HashMap<Node, Vec<Node>>,
 }
 
 /// The garbage of every namespace that has some.
@@ -205,75 +182,6 @@ fn expired(labels: &Labels, now: i64) -> bool {
             tracing::info!(text, "an expiry label that is not RFC 3339 is ignored");
             false
         }
-    }
-}
-
-fn resource(kind: &str, id: String) -> Option<Node> {
-    match kind {
-        "content" => Some(Node::Content(id)),
-        "images" => Some(Node::Image(id)),
-        "ingests" => Some(Node::Ingest(id)),
-        other => other.strip_prefix("snapshots/").map(|snapshotter| Node::Snapshot(snapshotter.to_owned(), id)),
-    }
-}
-
-/// The object in a reference: `kind` is what stands between `gc.ref.` or `gc.bref.` and the label's end.
-fn reference(kind: &str, value: &str) -> Option<Node> {
-    let names = |kind: &str, wanted: &str| {
-        kind.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/']))
-    };
-    if let Some(rest) = kind.strip_prefix("snapshot.") {
-        let snapshotter = rest.split('/').next().unwrap_or_default();
-        return Some(Node::Snapshot(snapshotter.to_owned(), value.to_owned()));
-    }
-    let value = value.to_owned();
-    match kind {
-        _ if names(kind, "content") => Some(Node::Content(value)),
-        _ if names(kind, "image") => Some(Node::Image(value)),
-        _ if names(kind, "container") => Some(Node::Container(value)),
-        _ => None,
-    }
-}
-
-/// What the labels name.
-fn named(labels: &Labels) -> impl Iterator<Item = Node> {
-    labels.iter().filter_map(|(key, value)| reference(key.strip_prefix(PREFIX)?.strip_prefix("ref.")?, value))
-}
-
-impl Graph {
-    fn add_labels(&mut self, node: &Node, labels: &Labels) {
-        for (key, value) in labels {
-            let key = &key[PREFIX.len()..];
-            if key.starts_with("root") {
-                self.roots.push((node.clone(), false));
-            } else if let Some(target) = key.strip_prefix("ref.").and_then(|kind| reference(kind, value)) {
-                self.references.entry(node.clone()).or_default().push(target);
-            } else if let Some(host) = key.strip_prefix("bref.").and_then(|kind| reference(kind, value)) {
-                self.attached.entry(host).or_default().push(node.clone());
-            }
-        }
-    }
-
-    /// Everything that the roots keep.
-    fn needed(&mut self) -> HashSet<Node> {
-        let mut open = std::mem::take(&mut self.roots);
-        let (mut full, mut flat) = (HashSet::new(), HashSet::new());
-        while let Some((node, only_parts)) = open.pop() {
-            if full.contains(&node) || only_parts && flat.contains(&node) {
-                continue;
-            }
-            let list = |of: &HashMap<Node, Vec<Node>>| of.get(&node).cloned().unwrap_or_default();
-            open.extend(list(&self.parts).into_iter().map(|part| (part, only_parts)));
-            if only_parts {
-                flat.insert(node);
-            } else {
-                open.extend(list(&self.references).into_iter().map(|named| (named, false)));
-                open.extend(list(&self.attached).into_iter().map(|guest| (guest, false)));
-                full.insert(node);
-            }
-        }
-        full.extend(flat);
-        full
     }
 }
 

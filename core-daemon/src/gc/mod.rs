@@ -26,6 +26,7 @@ use crate::events::Exchange;
 use crate::metadata::{Db, DbError};
 use crate::snapshots::Snapshots;
 
+mod graph;
 mod mark;
 #[cfg(test)]
 mod tests;

@@ -308,6 +308,29 @@ pub fn update(c: &Connection, ns: &Namespace, id: &str, changes: Vec<Change>) ->
     Ok(container)
 }
 
+/// Refuses to go on if the container has another runtime or snapshotter: a whole new record can't change them.
+pub fn same_backends(
+    c: &Connection,
+    ns: &Namespace,
+    id: &str,
+    runtime: &str,
+    snapshotter: &str,
+) -> Result<(), MetadataError> {
+    let mut statement =
+        c.prepare_cached("SELECT runtime_name, snapshotter FROM containers WHERE ns = ?1 AND id = ?2")?;
+    let found: Option<(String, String)> =
+        statement.query_row(params![ns.as_str(), id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (old_runtime, old_snapshotter) =
+        found.ok_or_else(|| MetadataError::NotFound(Kind::Container, id.to_owned()))?;
+    if runtime != old_runtime {
+        return Err(Invalid(format!("container {id:?}: the runtime {old_runtime:?} can't be changed")).into());
+    }
+    if snapshotter != old_snapshotter {
+        return Err(Invalid(format!("container {id:?}: the snapshotter {old_snapshotter:?} can't be changed")).into());
+    }
+    Ok(())
+}
+
 /// Deletes a container. `NotFound`.
 pub fn delete(c: &Connection, ns: &Namespace, id: &str) -> Result<(), MetadataError> {
     let gone =

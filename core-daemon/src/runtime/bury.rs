@@ -12,12 +12,12 @@ use shared_proto::containerd::events::{TaskDelete, TaskExit};
 
 use super::bundle::Bundle;
 use super::launch;
-use super::lifecycle::remove_bundle;
 use super::manager::Inner;
 use super::process::{Exit, State};
 use super::registry::Removal;
 use super::shim::{Shim, remove_dead_socket, watch};
 use super::task::Task;
+use super::undo::{kill_strays, remove_bundle};
 
 /// Status of a process of whose end nothing is known.
 const UNKNOWN: u32 = 255;
@@ -83,9 +83,10 @@ impl Inner {
         exit
     }
 
-    /// Runs the shim's `delete` and removes the bundle. Answers the exit that must be assumed.
+    /// Kills what is left of the shim, runs its `delete` and removes the bundle. Answers the exit that must be assumed.
     pub async fn clean_up(&self, bundle: &Bundle, binary: &Path) -> Exit {
         let _place = self.burials.acquire().await.expect("the semaphore is never closed");
+        kill_strays(bundle).await;
         let guess = match launch::delete(&self.config, bundle, binary).await {
             Ok(exit) => exit,
             Err(e) => {

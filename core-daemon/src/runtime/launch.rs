@@ -93,11 +93,12 @@ pub(super) async fn start(
 pub(super) async fn delete(config: &RuntimeConfig, bundle: &Bundle, binary: &Path) -> Result<Exit, RuntimeError> {
     let command = command(config, bundle, binary, "delete");
     let output = run(command, binary, "delete", &[], DELETE).await?;
-    let response = DeleteResponse::decode(output.as_slice()).map_err(|e| RuntimeError::Launch {
-        binary: binary.to_owned(),
-        action: "delete",
-        reason: format!("malformed answer: {e}"),
-    })?;
+    let failed = |reason| RuntimeError::Launch { binary: binary.to_owned(), action: "delete", reason };
+    // An empty message would be an exit with status 0, which nobody means.
+    if output.is_empty() {
+        return Err(failed("it printed no exit status".into()));
+    }
+    let response = DeleteResponse::decode(output.as_slice()).map_err(|e| failed(format!("malformed answer: {e}")))?;
     Ok(exit_of(response.pid, response.exit_status, response.exited_at))
 }
 
@@ -126,6 +127,10 @@ fn command(config: &RuntimeConfig, bundle: &Bundle, binary: &Path, action: &str)
         .env("MAX_SHIM_VERSION", "3")
         // A shim has little to do; without this Go starts as many threads as there are cores.
         .env("GOMAXPROCS", "2")
+        // runc would hand the service manager's socket on to containers.
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("WATCHDOG_PID")
+        .env_remove("LISTEN_FDS")
         // Signals to our process group are not meant for shims.
         .process_group(0);
     command

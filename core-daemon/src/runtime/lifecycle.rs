@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shared_proto::containerd::Mount;
-use shared_proto::ttrpc::task::{
-    CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse, ShutdownRequest,
-};
+use shared_proto::ttrpc::task::{CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse};
 
 use super::bootstrap::Bootstrap;
 use super::bundle::Bundle;
@@ -21,6 +19,7 @@ use super::shim::{Shim, deadline, exit_of};
 use super::shim_log::ShimLog;
 use super::spec;
 use super::task::Task;
+use super::undo::remove_bundle;
 use crate::domain::{Id, Namespace, Payload};
 
 /// Shims that put a container with a sandbox annotation into the sandbox's shim. For them, `start` would only tell the
@@ -79,7 +78,7 @@ impl Tasks {
             task.exited("", exit);
         }
         if inner.shims.give_back(&task.shim) {
-            inner.shut_down(&task.shim, &task.ns, &task.id).await;
+            inner.shut_down(&task.shim, &task.bundle).await;
         }
         remove_bundle(&task.bundle).await;
         removal.done();
@@ -131,39 +130,38 @@ impl Inner {
         facts: &spec::Facts,
         options: Option<&Payload>,
     ) -> Result<Arc<Shim>, RuntimeError> {
-        if let Some((shim, bootstrap)) = self.sandbox_shim(bundle, binary, facts) {
-            return self.save(bundle, bootstrap, shim).await;
+        if let Some(shim) = self.sandbox_shim(bundle, binary, facts) {
+            return self.join(bundle, shim).await;
         }
         let log = ShimLog::open(&bundle.path.join("log"), bundle.id.as_str())
             .map_err(|source| RuntimeError::Bundle { path: bundle.path.clone(), doing: "open log", source })?;
-        let mut bootstrap = launch::start(&self.config, bundle, binary, options).await?;
+        let bootstrap = launch::start(&self.config, bundle, binary, options).await?;
+        if let Some(shim) = self.shims.take(&bootstrap.address) {
+            return self.join(bundle, shim).await;
+        }
+        save(bundle, bootstrap.clone()).await?;
         let (shim, fresh) = self.shims.connect(&bootstrap).await?;
         if fresh {
             shim.keep_log(log);
             self.watch(&shim);
         }
-        bootstrap.shared = !fresh;
-        self.save(bundle, bootstrap, shim).await
+        Ok(shim)
     }
 
     /// The shim of the sandbox that the container belongs to, by the rule of the runc shim.
-    fn sandbox_shim(&self, bundle: &Bundle, binary: &Path, facts: &spec::Facts) -> Option<(Arc<Shim>, Bootstrap)> {
+    fn sandbox_shim(&self, bundle: &Bundle, binary: &Path, facts: &spec::Facts) -> Option<Arc<Shim>> {
         let name = binary.file_name()?.to_str()?;
         let sandbox = Id::parse(facts.sandbox.as_deref()?).ok()?;
         if sandbox == bundle.id || !SHARES_BY_SANDBOX.contains(&name) {
             return None;
         }
         let task = self.registry.get(&bundle.ns, &sandbox).ok().filter(|task| task.binary == binary)?;
-        let shim = self.shims.take(&task.shim.address)?;
-        let bootstrap = shim.bootstrap();
-        Some((shim, bootstrap))
+        self.shims.take(&task.shim.address)
     }
 
-    /// Records the shim of a task, so that a restart finds it.
-    async fn save(&self, bundle: &Bundle, bootstrap: Bootstrap, shim: Arc<Shim>) -> Result<Arc<Shim>, RuntimeError> {
-        let bundle = bundle.clone();
-        let saved = shared_sys::blocking(move || bundle.save(&bootstrap)).await;
-        match saved {
+    /// Makes a shim, of which a use was taken, that of the bundle.
+    async fn join(&self, bundle: &Bundle, shim: Arc<Shim>) -> Result<Arc<Shim>, RuntimeError> {
+        match save(bundle, shim.bootstrap()).await {
             Ok(()) => Ok(shim),
             Err(e) => {
                 self.shims.give_back(&shim);
@@ -198,62 +196,12 @@ impl Inner {
             task.shim.call(task.ns.as_str(), "Delete", &request, Some(deadline::RUN), doing).await?;
         Ok(exit_of(answer.pid, answer.exit_status, answer.exited_at))
     }
+}
 
-    /// Ends a shim that has no task any more.
-    async fn shut_down(&self, shim: &Shim, ns: &Namespace, id: &Id) {
-        let request = ShutdownRequest { id: id.to_string(), now: false };
-        let doing = || format!("shut down the shim of task {:?}", id.as_str());
-        match shim.call::<()>(ns.as_str(), "Shutdown", &request, Some(deadline::SHUTDOWN), doing).await {
-            Ok(()) => {}
-            // It went before it could answer.
-            Err(e) if e.is_closed() => {}
-            Err(e) => tracing::error!(error = %e, address = shim.address, "a shim may be left behind"),
-        }
-        shim.retire();
-    }
-
-    /// Undoes a task that its shim may or may not have made.
-    pub async fn abandon(&self, bundle: &Bundle, binary: &Path, shim: &Arc<Shim>) {
-        let request = DeleteRequest { id: bundle.id.to_string(), exec_id: String::new() };
-        let doing = || format!("clean up task {:?}", bundle.id.as_str());
-        let limit = Some(deadline::QUICK);
-        let gone = match shim.call::<DeleteResponse>(bundle.ns.as_str(), "Delete", &request, limit, doing).await {
-            Ok(_) => true,
-            Err(e) => {
-                if !e.is_not_found() {
-                    tracing::warn!(error = %e, "a failed task must be cleaned up from outside");
-                }
-                e.is_not_found()
-            }
-        };
-        if self.shims.give_back(shim) {
-            self.shut_down(shim, &bundle.ns, &bundle.id).await;
-        }
-        if !gone && let Err(e) = launch::delete(&self.config, bundle, binary).await {
-            tracing::warn!(error = %e, "clean up after a failed task");
-        }
-        remove_bundle(bundle).await;
-    }
-
-    /// Undoes a `start` that failed; it may have left a shim all the same.
-    async fn abandon_launch(self: &Arc<Self>, bundle: &Bundle, binary: &Path) {
-        let record = {
-            let bundle = bundle.clone();
-            shared_sys::blocking(move || bundle.load()).await
-        };
-        match record.bootstrap {
-            Some(bootstrap) => match self.shims.connect(&bootstrap).await {
-                Ok((shim, _)) => self.abandon(bundle, binary, &shim).await,
-                Err(_) => {
-                    if let Err(e) = launch::delete(&self.config, bundle, binary).await {
-                        tracing::warn!(error = %e, "clean up after a failed start of a shim");
-                    }
-                    remove_bundle(bundle).await;
-                }
-            },
-            None => remove_bundle(bundle).await,
-        }
-    }
+/// Records the shim of a task, so that a restart finds it.
+async fn save(bundle: &Bundle, bootstrap: Bootstrap) -> Result<(), RuntimeError> {
+    let bundle = bundle.clone();
+    shared_sys::blocking(move || bundle.save(&bootstrap)).await
 }
 
 /// Finds the binary, reads the spec and makes the bundle, all in one go on a blocking thread.
@@ -285,13 +233,5 @@ fn create_request(bundle: &Bundle, request: Create) -> CreateTaskRequest {
         checkpoint: request.checkpoint,
         parent_checkpoint: String::new(),
         options: request.options.map(|o| prost_types::Any { type_url: o.type_url, value: o.value }),
-    }
-}
-
-/// Removes a bundle. What stays is removed at the next start, so it is no error of the operation.
-pub(super) async fn remove_bundle(bundle: &Bundle) {
-    let bundle = bundle.clone();
-    if let Err(e) = shared_sys::blocking(move || bundle.remove()).await {
-        tracing::error!(error = %e, "a bundle stays until the next start");
     }
 }

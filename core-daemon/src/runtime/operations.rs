@@ -16,7 +16,7 @@ use super::task::Task;
 use crate::domain::{Id, Namespace, Payload};
 
 /// How long the shim's event of an exit may take before we publish the exit ourselves.
-const EVENT_GRACE: Duration = Duration::from_secs(10);
+const EVENT_GRACE: Duration = Duration::from_secs(5);
 
 /// An exec to be added to a task.
 #[derive(Debug, Clone, Default)]
@@ -186,7 +186,7 @@ impl Tasks {
         let tasks = self.0.registry.list(ns);
         let samples = tasks.iter().filter(|task| wanted(&task.id)).map(|task| async {
             let request = shim::StatsRequest { id: task.id.to_string() };
-            match call::<shim::StatsResponse>(task, "Stats", &request, deadline::QUICK).await {
+            match call::<shim::StatsResponse>(task, "Stats", &request, deadline::STATS).await {
                 Ok(answer) => {
                     let data = answer.stats.map(|any| Payload { type_url: any.type_url, value: any.value });
                     Some(Sample { id: task.id.clone(), data })

@@ -18,12 +18,12 @@ use super::bootstrap::Bootstrap;
 use super::bundle::{Bundle, Record};
 use super::error::RuntimeError;
 use super::launch;
-use super::lifecycle::remove_bundle;
 use super::manager::{Inner, Tasks, state_of};
 use super::process::{Exit, Process, State, Stdio};
 use super::shim::{Shim, deadline, remove_dead_socket};
 use super::shim_log::ShimLog;
 use super::task::Task;
+use super::undo::{kill_strays, remove_bundle};
 
 /// What was found of an earlier run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,6 +73,7 @@ impl Inner {
             shared_sys::blocking(move || bundle.load()).await
         };
         let Some(binary) = record.binary.clone().or_else(|| launch::resolve("", "", &self.config.binary).ok()) else {
+            kill_strays(&bundle).await;
             remove_bundle(&bundle).await;
             return Found::Empty;
         };

@@ -42,6 +42,8 @@ pub(super) mod deadline {
     pub const QUICK: Duration = Duration::from_secs(20);
     /// `State`, on behalf of somebody who only looks.
     pub const STATE: Duration = Duration::from_secs(2);
+    /// `Stats`: reads a few files; asked for all tasks at a time.
+    pub const STATS: Duration = Duration::from_secs(5);
     /// `Shutdown` of a shim without tasks.
     pub const SHUTDOWN: Duration = Duration::from_secs(3);
     /// Connecting to the shim of an earlier run, and its first answer.

@@ -226,3 +226,59 @@ impl Fields for Named<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared_proto::Code;
+
+    use super::*;
+    use crate::domain::Payload;
+    use crate::events::Exchange;
+    use crate::metadata::containers::Container;
+    use crate::runtime::RuntimeConfig;
+
+    #[tokio::test]
+    async fn what_can_be_refused_needs_no_shim() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("meta.db")).unwrap();
+        let path = dir.path().to_owned();
+        let config = RuntimeConfig {
+            state: path.join("state"),
+            root: path.join("root"),
+            core_socket: path.join("core"),
+            ttrpc_address: path.join("events"),
+            binary: path.join("core-daemon"),
+        };
+        let service = TasksService::new(Tasks::new(config, Exchange::default()), db.clone());
+        let spec = Some(Payload { type_url: any::SPEC.into(), value: b"{}".to_vec() });
+        for (id, spec) in [("bare", None), ("odd", spec)] {
+            let runtime_name = "io.example.none.v1".to_owned();
+            let container = Container { id: id.into(), runtime_name, spec, ..Default::default() };
+            let ns = Namespace::parse("ns").unwrap();
+            db.write(shared_sys::files::Durability::Rebuildable, move |c| containers::create(c, &ns, container))
+                .await
+                .unwrap();
+        }
+        let cx = Context::new("ns");
+        let create = |id: &str| CreateTaskRequest { container_id: id.into(), ..Default::default() };
+        for (cx, request, code, part) in [
+            (Context::default(), create("bare"), Code::FailedPrecondition, "namespace"),
+            (cx.clone(), create("../x"), Code::InvalidArgument, "../x"),
+            (cx.clone(), create("nobody"), Code::NotFound, "nobody"),
+            (cx.clone(), create("bare"), Code::FailedPrecondition, "bare"),
+            (cx.clone(), create("odd"), Code::InvalidArgument, "containerd-shim-none-v1"),
+            (
+                cx.clone(),
+                CreateTaskRequest { checkpoint: Some(Default::default()), ..create("odd") },
+                Code::Unimplemented,
+                "checkpoint",
+            ),
+        ] {
+            let e = service.create(&cx, request).await.unwrap_err();
+            assert!(e.code == code && e.message.contains(part), "{:?} {e}", e.code);
+        }
+        let get = GetRequest { container_id: "odd".into(), ..Default::default() };
+        assert_eq!(service.get(&cx, get).await.unwrap_err().code, Code::NotFound);
+        assert!(service.list(&cx, ListTasksRequest::default()).await.unwrap().tasks.is_empty());
+    }
+}

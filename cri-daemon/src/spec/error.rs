@@ -9,7 +9,7 @@ use shared_proto::errdefs::{Code, Error};
 pub enum SpecError {
     /// The request can't be served as written.
     #[error("{field}: {problem}")]
-    Invalid { field: &'static str, problem: String },
+    Invalid { field: String, problem: String },
     /// A feature that is not offered, by name.
     #[error("{0} is not supported")]
     Unsupported(String),
@@ -24,6 +24,12 @@ pub enum SpecError {
     Rootfs { path: PathBuf, source: io::Error },
     #[error("encode the spec: {0}")]
     Encode(serde_json::Error),
+}
+
+impl SpecError {
+    pub(super) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into() }
+    }
 }
 
 impl From<SpecError> for Error {

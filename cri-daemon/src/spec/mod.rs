@@ -5,7 +5,26 @@
 //! Input that can't be served is refused with the name of the field; a feature that is not offered is refused by its
 //! name, never ignored when that would weaken a container.
 
+mod annotations;
+mod capabilities;
+mod cgroup;
+mod container;
+mod devices;
 mod error;
+mod files;
+mod lsm;
+mod mounts;
+mod namespaces;
+mod paths;
+mod process;
+mod propagation;
+mod resources;
+mod sandbox;
+mod seccomp;
+mod seccomp_default;
+mod sysctls;
+#[cfg(test)]
+mod tests;
 pub mod user;
 
 use std::path::{Path, PathBuf};
@@ -16,8 +35,18 @@ use shared_proto::cri::v1;
 
 use crate::host::HostFacts;
 
+pub use container::container;
 pub use error::SpecError;
+pub use files::write_files;
+pub use mounts::image_volumes;
+pub use paths::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
+pub use sandbox::sandbox;
 pub use user::{User, UserRequest};
+
+/// The lowest version that has all fields in use: crun refuses specs that are newer than itself.
+const VERSION: &str = "1.0.2";
+/// `unified` came after 1.0.2; both runc and crun of that time call what they read 1.0.2-dev.
+const VERSION_UNIFIED: &str = "1.0.2-dev";
 
 /// Where a sandbox keeps its files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +61,8 @@ pub struct SandboxDirs {
 #[derive(Clone, Copy)]
 pub struct SandboxInput<'a> {
     pub id: &'a str,
+    /// The reference of the pause image, for an annotation.
+    pub image_name: &'a str,
     pub config: &'a v1::PodSandboxConfig,
     pub image: &'a ImageConfiguration,
     pub runtime: &'a shared_config::Runtime,
@@ -87,32 +118,29 @@ impl SandboxDirs {
     }
 }
 
-/// Writes `hostname`, `hosts` and `resolv.conf` of a sandbox. Blocks.
-pub fn write_files(dirs: &SandboxDirs, config: &v1::PodSandboxConfig, hostname: &str) -> Result<(), SpecError> {
-    let _ = (dirs, config, hostname);
-    Err(SpecError::Unsupported("sandbox files".into()))
-}
-
-/// The volumes of `image` that no mount of the container covers, each with a folder below `dir`. Makes no folder.
-pub fn image_volumes(image: &ImageConfiguration, config: &v1::ContainerConfig, dir: &Path) -> Vec<v1::Mount> {
-    let _ = (image, config, dir);
-    Vec::new()
-}
-
-/// The spec of a sandbox's pause container. Blocks.
-pub fn sandbox(input: &SandboxInput) -> Result<Spec, SpecError> {
-    let _ = input;
-    Err(SpecError::Unsupported("sandbox".into()))
-}
-
-/// The spec of a container. Blocks.
-pub fn container(input: &ContainerInput) -> Result<Spec, SpecError> {
-    let _ = input;
-    Err(SpecError::Unsupported("container".into()))
-}
-
-/// The spec as the core stores it: JSON with sorted keys, so that equal specs are equal bytes.
+/// The spec as the core stores it: JSON with sorted keys and sets, so that equal specs are equal bytes.
 pub fn to_json(spec: &Spec) -> Result<Vec<u8>, SpecError> {
-    let value = serde_json::to_value(spec).map_err(SpecError::Encode)?;
+    let mut value = serde_json::to_value(spec).map_err(SpecError::Encode)?;
+    if let Some(sets) = value.pointer_mut("/process/capabilities").and_then(|sets| sets.as_object_mut()) {
+        for set in sets.values_mut().filter_map(|set| set.as_array_mut()) {
+            set.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+        }
+    }
     serde_json::to_vec(&value).map_err(SpecError::Encode)
+}
+
+fn security(config: &v1::ContainerConfig) -> Option<&v1::LinuxContainerSecurityContext> {
+    config.linux.as_ref()?.security_context.as_ref()
+}
+
+fn privileged(input: &ContainerInput) -> bool {
+    security(input.config).is_some_and(|security| security.privileged)
+}
+
+/// The kernel takes no longer names.
+fn check_hostname(hostname: &str) -> Result<(), SpecError> {
+    if hostname.len() > 64 || hostname.contains(['\0', '\n', '/']) {
+        return Err(SpecError::invalid("hostname", format!("{hostname:?} is no host name of at most 64 bytes")));
+    }
+    Ok(())
 }

@@ -58,9 +58,8 @@ struct Group {
 
 /// Finds out who the process runs as. `read` is only called when a file is needed; a missing file is an empty one.
 pub fn resolve(request: &UserRequest, read: &mut ReadRootfs) -> Result<User, SpecError> {
-    let policy = SupplementalGroupsPolicy::try_from(request.policy).map_err(|_| SpecError::Invalid {
-        field: "supplemental_groups_policy",
-        problem: format!("no policy has the number {}", request.policy),
+    let policy = SupplementalGroupsPolicy::try_from(request.policy).map_err(|_| {
+        SpecError::invalid("supplemental_groups_policy", format!("no policy has the number {}", request.policy))
     })?;
     let wanted = Wanted::of(request)?;
     let accounts = passwd(read)?;
@@ -106,8 +105,7 @@ impl Wanted {
         let gid = request.gid.map(|gid| number("run_as_group", gid)).transpose()?.map(Name::Number);
         let named = !request.username.is_empty() || request.uid.is_some();
         if gid.is_some() && !named {
-            let problem = "needs run_as_user or run_as_username".into();
-            return Err(SpecError::Invalid { field: "run_as_group", problem });
+            return Err(SpecError::invalid("run_as_group", "needs run_as_user or run_as_username"));
         }
         if !request.username.is_empty() {
             return Ok(Self { user: Name::parse(&request.username), group: gid });
@@ -152,8 +150,7 @@ impl Name {
 }
 
 fn number(field: &'static str, value: i64) -> Result<u32, SpecError> {
-    u32::try_from(value)
-        .map_err(|_| SpecError::Invalid { field, problem: format!("{value} is no id of a user or group") })
+    u32::try_from(value).map_err(|_| SpecError::invalid(field, format!("{value} is no id of a user or group")))
 }
 
 fn text(read: &mut ReadRootfs, path: &str) -> Result<String, SpecError> {

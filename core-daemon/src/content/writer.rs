@@ -3,7 +3,7 @@
 //! ```text
 //!             ┌─ digest known here ────────────▶ Exists (and leased)
 //! writer() ───┼─ digest known elsewhere ───────▶ Adopted ── commit ──▶ recorded
-//!             │                                    │ truncate
+//!             │                                    │ write, truncate
 //!             └─ else ─▶ Growing ◀─────────────────┘
 //!                          │ write…, commit ─▶ fsync, rename, fsync folder ─▶ recorded, ingest gone
 //!                          └ dropped ─▶ ingest kept, lock released
@@ -11,8 +11,8 @@
 //!
 //! A commit with the wrong size or digest fails and keeps the ingest; a writer may then [truncate](Writer::truncate).
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Read as _};
+use std::fs::{File, Permissions};
+use std::io;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::sync::Arc;
 
@@ -21,183 +21,33 @@ use sha2::{Digest as _, Sha256};
 use shared_sys::files::Durability;
 
 use super::locks::{Pin, RefLock};
-use super::{ContentError, INGEST_LIFE, Info, MAX_REF, Store, io_error};
-use crate::domain::{Digest, Invalid, Labels, Scope, labels};
+use super::open;
+use super::{ContentError, Info, Store, io_error};
+use crate::domain::{Digest, Labels, Scope, labels};
 use crate::metadata::content as rows;
 use crate::metadata::{self, leases, namespaces};
 
-/// Bytes read at a time to hash what is there.
-const BLOCK: usize = 1 << 20;
-
 /// The only writer of one ingest. Dropped, it keeps the ingest for the next one.
 pub struct Writer {
-    store: Store,
-    scope: Scope,
-    reference: String,
-    source: Source,
-    total: u64,
-    started_at: i64,
-    updated_at: i64,
+    pub(super) store: Store,
+    pub(super) scope: Scope,
+    pub(super) reference: String,
+    pub(super) source: Source,
+    pub(super) total: u64,
+    pub(super) started_at: i64,
+    pub(super) updated_at: i64,
     /// Keeps the expected blob's file, while there is one.
-    pin: Option<Pin>,
+    pub(super) pin: Option<Pin>,
     /// Shared with the step that runs on a blocking thread: a cut writer is locked until its last step is done.
-    lock: Arc<RefLock>,
+    pub(super) lock: Arc<RefLock>,
 }
 
 /// Where the bytes are.
-enum Source {
+pub(super) enum Source {
     /// In the file of the ingest.
     Growing { dir: String, file: Arc<File>, hasher: Sha256, offset: u64, busy: bool },
     /// Another namespace has the whole blob.
     Adopted { digest: Digest, size: u64 },
-}
-
-/// What the records say about a new writer.
-enum Opened {
-    Exists(Digest),
-    Adopted(Digest, u64),
-    Growing(rows::Ingest),
-}
-
-impl Store {
-    /// Starts or resumes writing. `expected` is the digest and `total` the size (0 = unknown) that the blob should
-    /// have. `Locked`; `Exists` when the namespace has the blob already, which the scope's lease then holds as well.
-    pub async fn writer(
-        &self,
-        scope: &Scope,
-        reference: &str,
-        expected: Option<&Digest>,
-        total: u64,
-    ) -> Result<Writer, ContentError> {
-        check_ref(reference)?;
-        let lock = self.0.locks.lock(&scope.ns, reference).ok_or_else(|| ContentError::Locked(reference.to_owned()))?;
-        let pin = match expected {
-            Some(digest) => Some(self.0.locks.pin(digest).await),
-            None => None,
-        };
-        let (of, name, digest) = (scope.clone(), reference.to_owned(), expected.cloned());
-        let opened = self.0.db.write(Durability::Rebuildable, move |c| open(c, &of, name, digest, total));
-        let (lock, started_at) = (Arc::new(lock), metadata::now());
-        let (source, started_at) = match opened.await? {
-            Opened::Exists(digest) => {
-                self.discard(scope, reference).await;
-                return Err(ContentError::Exists(digest));
-            }
-            Opened::Adopted(digest, size) => (Source::Adopted { digest, size }, started_at),
-            Opened::Growing(ingest) => (self.grow(&ingest, &lock).await?, ingest.started_at),
-        };
-        let mut writer = Writer {
-            store: self.clone(),
-            scope: scope.clone(),
-            reference: reference.to_owned(),
-            source,
-            total,
-            started_at,
-            updated_at: metadata::now(),
-            pin,
-            lock,
-        };
-        if total > 0 && writer.offset() > total {
-            // More than the whole: not a beginning of it.
-            writer.truncate().await?;
-        }
-        Ok(writer)
-    }
-
-    /// Lets go of an ingest that nobody needs any more. What stays is swept later.
-    async fn discard(&self, scope: &Scope, reference: &str) {
-        match self.abort(scope, reference).await {
-            Ok(()) | Err(ContentError::NoIngest(_)) => {}
-            Err(error) => tracing::warn!(%error, reference, "an ingest could not be removed"),
-        }
-    }
-
-    /// Opens the file of an ingest and hashes what it has.
-    async fn grow(&self, ingest: &rows::Ingest, lock: &Arc<RefLock>) -> Result<Source, ContentError> {
-        let (path, held) = (self.ingest_path(&ingest.dir), lock.clone());
-        let opened = shared_sys::blocking(move || {
-            let _held = held;
-            std::fs::create_dir_all(&path)?;
-            let options =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("data"));
-            let mut file = options?;
-            let (mut hasher, mut offset, mut block) = (Sha256::new(), 0, Vec::new());
-            if file.metadata()?.len() > 0 {
-                block.resize(BLOCK, 0);
-            }
-            while !block.is_empty() {
-                match file.read(&mut block)? {
-                    0 => break,
-                    n => {
-                        hasher.update(&block[..n]);
-                        offset += n as u64;
-                    }
-                }
-            }
-            Ok((Arc::new(file), hasher, offset))
-        });
-        let (file, hasher, offset) = opened.await.map_err(io_error(|| format!("open ref {}", ingest.reference)))?;
-        Ok(Source::Growing { dir: ingest.dir.clone(), file, hasher, offset, busy: false })
-    }
-}
-
-/// Decides what a writer works on, and records it.
-fn open(
-    c: &rusqlite::Connection,
-    scope: &Scope,
-    reference: String,
-    expected: Option<Digest>,
-    total: u64,
-) -> Result<Opened, ContentError> {
-    if let Some(digest) = expected.clone() {
-        if rows::get(c, &scope.ns, &digest)?.is_some() {
-            leases::protect(c, scope, leases::CONTENT, digest.as_str())?;
-            return Ok(Opened::Exists(digest));
-        }
-        if let Some(size) = rows::size_anywhere(c, &digest)?.filter(|size| total == 0 || *size == total) {
-            return Ok(Opened::Adopted(digest, size));
-        }
-    }
-    begin(c, scope, reference, expected, total).map(Opened::Growing)
-}
-
-/// Makes or continues the record of an ingest.
-fn begin(
-    c: &rusqlite::Connection,
-    scope: &Scope,
-    reference: String,
-    expected: Option<Digest>,
-    total: u64,
-) -> Result<rows::Ingest, ContentError> {
-    namespaces::ensure(c, &scope.ns)?;
-    leases::protect(c, scope, leases::INGESTS, &reference)?;
-    let expires_at = metadata::now().saturating_add(INGEST_LIFE.as_nanos() as i64);
-    let ingest = match rows::get_ingest(c, &scope.ns, &reference)? {
-        Some(old) if total == 0 || old.total == 0 || total == old.total => rows::Ingest {
-            expected: expected.or(old.expected),
-            total: total.max(old.total),
-            expires_at,
-            reference,
-            ..old
-        },
-        // Another size is another blob: it starts again in a folder of its own, and the old one is swept.
-        Some(_) | None => {
-            let dir = uuid::Uuid::new_v4().simple().to_string();
-            rows::Ingest { reference, dir, expected, total, started_at: metadata::now(), expires_at }
-        }
-    };
-    rows::put_ingest(c, &scope.ns, &ingest)?;
-    Ok(ingest)
-}
-
-fn check_ref(reference: &str) -> Result<(), Invalid> {
-    if reference.is_empty() {
-        return Err(Invalid("a ref must not be empty".into()));
-    }
-    if reference.len() > MAX_REF {
-        return Err(Invalid(format!("a ref is longer than {MAX_REF} bytes")));
-    }
-    Ok(())
 }
 
 impl Writer {
@@ -251,12 +101,9 @@ impl Writer {
         if data.is_empty() {
             return Ok(());
         }
+        self.own(true).await?;
         let failed = io_error(|| format!("write ref {}", self.reference));
-        let Source::Growing { file, hasher, offset, busy, .. } = &mut self.source else {
-            // Nothing follows a whole blob.
-            let (reference, expected) = (self.reference.clone(), self.offset());
-            return Err(ContentError::WrongSize { reference, expected, found: expected + data.len() as u64 });
-        };
+        let Source::Growing { file, hasher, offset, busy, .. } = &mut self.source else { return Ok(()) };
         if std::mem::replace(busy, true) {
             return Err(ContentError::Interrupted(self.reference.clone()));
         }
@@ -279,13 +126,7 @@ impl Writer {
 
     /// Throws all bytes away.
     pub async fn truncate(&mut self) -> Result<(), ContentError> {
-        if let Source::Adopted { digest, .. } = &self.source {
-            // The client brings its own bytes after all.
-            let (of, name, total, expected) = (self.scope.clone(), self.reference.clone(), self.total, digest.clone());
-            let work = move |c: &rusqlite::Connection| begin(c, &of, name, Some(expected), total);
-            let ingest = self.store.0.db.write(Durability::Rebuildable, work).await?;
-            self.source = self.store.grow(&ingest, &self.lock).await?;
-        }
+        self.own(false).await?;
         let Source::Growing { file, hasher, offset, busy, .. } = &mut self.source else { return Ok(()) };
         if std::mem::replace(busy, true) {
             return Err(ContentError::Interrupted(self.reference.clone()));
@@ -300,6 +141,29 @@ impl Writer {
         cut.map_err(io_error(|| format!("truncate ref {}", self.reference)))?;
         (*hasher, *offset) = (Sha256::new(), 0);
         self.updated_at = metadata::now();
+        Ok(())
+    }
+
+    /// Turns an adopted blob into an ingest of our own: the client brings other bytes after all, instead of those of
+    /// the blob or (`copy`) behind them.
+    async fn own(&mut self, copy: bool) -> Result<(), ContentError> {
+        let Source::Adopted { digest, .. } = &self.source else { return Ok(()) };
+        let (of, name) = (self.scope.clone(), self.reference.clone());
+        let work = move |c: &rusqlite::Connection| open::begin(c, &of, name, None, 0);
+        let ingest = self.store.0.db.write(Durability::Rebuildable, work).await?;
+        if copy {
+            let (from, to) = (self.store.blob_path(digest), self.store.ingest_path(&ingest.dir));
+            let held = self.lock.clone();
+            let copied = shared_sys::blocking(move || {
+                let _held = held;
+                std::fs::create_dir_all(&to)?;
+                // Bytes only: the blob's own mode would make the copy read-only.
+                let (mut from, mut to) = (File::open(from)?, File::create(to.join("data"))?);
+                io::copy(&mut from, &mut to)
+            });
+            copied.await.map_err(|e| gone(e, &self.reference, "copy a blob to"))?;
+        }
+        (self.source, self.updated_at) = self.store.grow(&ingest, &self.lock).await?;
         Ok(())
     }
 

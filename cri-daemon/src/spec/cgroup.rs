@@ -1,0 +1,50 @@
+//! Where a container's cgroup is.
+
+use super::SpecError;
+
+/// The driver decides the form, not the look of the parent: `slice:prefix:id` for systemd, a path for cgroupfs.
+///
+/// cAdvisor finds containers by the id in the last component, which both forms keep.
+pub(super) fn path(parent: &str, id: &str, systemd: bool) -> Result<String, SpecError> {
+    let field = "linux.cgroup_parent";
+    if parent.split('/').any(|part| part == "..") {
+        return Err(SpecError::invalid(field, format!("{parent:?} must not contain \"..\"")));
+    }
+    let parent = parent.trim_end_matches('/');
+    if !systemd {
+        return Ok(match parent {
+            "" => format!("/k8s.io/{id}"),
+            parent => format!("/{}/{id}", parent.trim_start_matches('/')),
+        });
+    }
+    // A slice's name holds its ancestors, so the last component is enough; no slice at all means systemd's default.
+    let slice = parent.rsplit('/').next().unwrap_or_default();
+    if !slice.is_empty() && !slice.ends_with(".slice") {
+        let problem = format!("{parent:?} is no systemd slice, which the runtime's SystemdCgroup option needs");
+        return Err(SpecError::invalid(field, problem));
+    }
+    Ok(format!("{slice}:cri-containerd:{id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn follows_the_driver() {
+        let cases = [
+            ("", false, "/k8s.io/ID"),
+            ("/", false, "/k8s.io/ID"),
+            ("/kubepods/pod1", false, "/kubepods/pod1/ID"),
+            ("kubepods/", false, "/kubepods/ID"),
+            ("/kubepods.slice/kubepods-pod1.slice", false, "/kubepods.slice/kubepods-pod1.slice/ID"),
+            ("/kubepods.slice/kubepods-pod1.slice", true, "kubepods-pod1.slice:cri-containerd:ID"),
+            ("", true, ":cri-containerd:ID"),
+        ];
+        for (parent, systemd, expected) in cases {
+            assert_eq!(path(parent, "ID", systemd).unwrap(), expected, "{parent} {systemd}");
+        }
+        assert!(path("/kubepods/pod1", "ID", true).unwrap_err().to_string().contains("SystemdCgroup"));
+        assert!(path("/a/../b", "ID", false).is_err());
+    }
+}
