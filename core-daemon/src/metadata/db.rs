@@ -8,8 +8,9 @@
 //!
 //! Readers have connections of their own and see the last commit (WAL); they never wait for an fsync.
 //!
-//! Limits: one process (the file is locked); at most [`BATCH`] writes a commit.
+//! Limits: one opener (a lock beside the file); at most [`BATCH`] writes a commit; [`READERS`] idle readers are kept.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -22,6 +23,10 @@ use super::migrations;
 
 /// The most writes that share one commit.
 const BATCH: usize = 256;
+/// Idle reading connections that are kept: each has a cache of up to 2 MB.
+const READERS: usize = 8;
+/// Prepared statements that a connection keeps: more than there are.
+const STATEMENTS: usize = 256;
 
 /// Why the database could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +35,10 @@ pub enum DbError {
     Sqlite(#[from] rusqlite::Error),
     #[error("metadata database {path}: {source}")]
     Open { path: PathBuf, source: rusqlite::Error },
+    #[error("metadata database {path} is in use: another core has the same root folder")]
+    InUse { path: PathBuf },
+    #[error("lock of the metadata database {path}: {source}")]
+    Lock { path: PathBuf, source: std::io::Error },
     #[error("metadata database {path} has schema version {found}, newer than this program's {known}")]
     TooNew { path: PathBuf, found: u32, known: u32 },
     #[error("metadata database: commit failed: {0}")]
@@ -56,16 +65,20 @@ struct Inner {
     path: PathBuf,
     writer: Mutex<mpsc::Sender<Job>>,
     readers: Mutex<Vec<Connection>>,
+    /// Locked as long as there is a handle.
+    _lock: File,
 }
 
 impl Db {
-    /// Opens or creates the database at `path` and brings its schema up to date.
+    /// Opens or creates the database at `path` and brings its schema up to date. Blocking. `InUse` when it is open
+    /// already, in whatever process.
     pub fn open(path: &Path) -> Result<Self, DbError> {
+        let lock = lock(path)?;
         let named = |source| DbError::Open { path: path.to_owned(), source };
         let mut connection = Connection::open(path).map_err(named)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(named)?;
         connection.pragma_update(None, "foreign_keys", "ON").map_err(named)?;
-        connection.busy_timeout(Duration::from_secs(5)).map_err(named)?;
+        prepare(&connection).map_err(named)?;
         migrations::run(&mut connection, path)?;
 
         let (sender, receiver) = mpsc::channel();
@@ -73,7 +86,8 @@ impl Db {
             .name("db-writer".into())
             .spawn(move || write_loop(&connection, &receiver))
             .expect("spawn the database's writer thread");
-        Ok(Self(Arc::new(Inner { path: path.to_owned(), writer: Mutex::new(sender), readers: Mutex::new(Vec::new()) })))
+        let (writer, readers) = (Mutex::new(sender), Mutex::default());
+        Ok(Self(Arc::new(Inner { path: path.to_owned(), writer, readers, _lock: lock })))
     }
 
     /// Runs `work` in a transaction. When it answers `Ok`, the answer comes after the commit; when it answers `Err`,
@@ -116,7 +130,10 @@ impl Db {
         shared_sys::blocking(move || {
             let connection = inner.reader()?;
             let answer = work(&connection);
-            inner.readers.lock().expect("readers lock").push(connection);
+            let mut idle = inner.readers.lock().expect("readers lock");
+            if idle.len() < READERS {
+                idle.push(connection);
+            }
             answer
         })
         .await
@@ -131,9 +148,27 @@ impl Inner {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let named = |source| DbError::Open { path: self.path.clone(), source };
         let connection = Connection::open_with_flags(&self.path, flags).map_err(named)?;
-        connection.busy_timeout(Duration::from_secs(5)).map_err(named)?;
+        prepare(&connection).map_err(named)?;
         Ok(connection)
     }
+}
+
+/// Locks the file beside the database: SQLite's own locks let other processes in between transactions.
+fn lock(path: &Path) -> Result<File, DbError> {
+    let beside = path.with_extension("lock");
+    let failed = |source| DbError::Lock { path: beside.clone(), source };
+    let file = File::options().create(true).append(true).open(&beside).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DbError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// What every connection needs.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.busy_timeout(Duration::from_secs(5))
 }
 
 /// The writer thread: lives until the last handle is gone, and finishes what was queued.
@@ -212,6 +247,35 @@ mod tests {
         let (a, b, c) = tokio::join!(insert(1), insert(1), insert(2));
         assert!(a.is_ok() && b.is_err() && c.is_ok());
         assert_eq!(count(&db).await, 4);
+    }
+
+    #[tokio::test]
+    async fn a_database_has_one_opener_at_a_time() {
+        let (dir, db) = scratch().await;
+        let path = dir.path().join("meta.db");
+        assert!(matches!(Db::open(&path), Err(DbError::InUse { .. })));
+        drop(db);
+        Db::open(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_written_without_a_sync_is_there_after_reopening() {
+        let (dir, db) = scratch().await;
+        for n in 0..2000 {
+            let insert = move |c: &Connection| Ok::<_, DbError>(c.execute("INSERT INTO t VALUES (?1)", [n])?);
+            db.write(Durability::Rebuildable, insert).await.unwrap();
+        }
+        drop(db);
+        assert_eq!(count(&Db::open(&dir.path().join("meta.db")).unwrap()).await, 2000);
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused() {
+        let (dir, db) = scratch().await;
+        db.write::<_, DbError>(Durability::Durable, |c| Ok(c.pragma_update(None, "user_version", 99)?)).await.unwrap();
+        drop(db);
+        let e = Db::open(&dir.path().join("meta.db")).map(drop).unwrap_err();
+        assert!(matches!(e, DbError::TooNew { found: 99, .. }), "{e}");
     }
 
     #[tokio::test]

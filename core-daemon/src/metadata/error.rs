@@ -75,9 +75,12 @@ impl From<DbError> for Error {
         match e {
             // The core is going down.
             DbError::Closed => Error::unavailable(message),
-            DbError::Sqlite(_) | DbError::Open { .. } | DbError::TooNew { .. } | DbError::Commit(_) => {
-                Error::internal(message)
-            }
+            DbError::Sqlite(_)
+            | DbError::Open { .. }
+            | DbError::InUse { .. }
+            | DbError::Lock { .. }
+            | DbError::TooNew { .. }
+            | DbError::Commit(_) => Error::internal(message),
         }
     }
 }
