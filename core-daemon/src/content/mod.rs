@@ -116,8 +116,11 @@ impl Store {
         let file = shared_sys::blocking(move || File::open(path)).await;
         match file {
             Ok(file) => Ok(Blob { file, size: info.size }),
-            // Removed since we looked.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ContentError::NotFound(digest)),
+            // Removed since we looked, or lost.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.forget_lost(&digest).await?;
+                Err(ContentError::NotFound(digest))
+            }
             Err(source) => Err(ContentError::Io { what: format!("open blob {digest}"), source }),
         }
     }

@@ -36,10 +36,27 @@ impl Store {
             for digest in &lost {
                 tracing::warn!(digest, "a blob's file is missing: its record is dropped");
             }
-            let work = move |c: &rusqlite::Connection| lost.iter().try_for_each(|d| rows::delete_everywhere(c, d));
+            let work = move |c: &rusqlite::Connection| {
+                lost.iter().try_for_each(|digest| rows::delete_everywhere(c, digest).map(drop))
+            };
             self.0.db.write(Durability::Durable, work).await?;
         }
         self.sweep().await
+    }
+
+    /// Drops the records of a blob of which the file is missing, so that it can be fetched again.
+    pub(super) async fn forget_lost(&self, digest: &Digest) -> Result<(), ContentError> {
+        // Pinned: somebody is just bringing it.
+        let Some(_claim) = self.0.locks.claim(digest) else { return Ok(()) };
+        let (store, name) = (self.clone(), digest.to_string());
+        let work = move |c: &rusqlite::Connection| {
+            if store.has_file(&name) || rows::delete_everywhere(c, &name)? == 0 {
+                return Ok(());
+            }
+            tracing::warn!(digest = name, "a blob's file is missing: its record is dropped");
+            Ok::<_, DbError>(())
+        };
+        Ok(self.0.db.write(Durability::Durable, work).await?)
     }
 
     fn has_file(&self, digest: &str) -> bool {

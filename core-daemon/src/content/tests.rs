@@ -221,6 +221,17 @@ async fn a_start_heals_what_a_crash_left() {
 }
 
 #[tokio::test]
+async fn a_lost_blob_can_be_brought_again() {
+    let node = Node::new().await;
+    let digest = node.put(HELLO, &[]).await;
+    std::fs::remove_file(node.dir.path().join("content/blobs/sha256").join(digest.hex())).unwrap();
+    let e = node.content.open_blob(&node.scope, &digest).await.map(drop).unwrap_err();
+    assert!(matches!(e, ContentError::NotFound(_)), "{e}");
+    node.put(HELLO, &[]).await;
+    assert_eq!(read(&node, &node.scope, &digest).await, HELLO);
+}
+
+#[tokio::test]
 async fn labels_and_refs_have_limits() {
     let node = Node::new().await;
     for bad in [String::new(), "r".repeat(MAX_REF + 1)] {

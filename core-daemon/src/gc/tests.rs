@@ -321,7 +321,7 @@ async fn collecting_never_takes_a_file_that_is_recorded() {
     for done in futures::future::join_all(work).await {
         done.unwrap();
     }
-    let known = node.db.read(|c| crate::metadata::content::all_digests(c)).await.unwrap();
+    let known = node.db.read(crate::metadata::content::all_digests).await.unwrap();
     for digest in known {
         assert!(node.on_disk(&Digest::parse(&digest).unwrap()), "{digest}");
     }

@@ -133,10 +133,9 @@ pub fn delete(c: &Connection, ns: &str, digest: &str) -> Result<bool, DbError> {
     Ok(c.prepare_cached("DELETE FROM blobs WHERE ns = ?1 AND digest = ?2")?.execute(params![ns, digest])? > 0)
 }
 
-/// The blob is gone for every namespace.
-pub fn delete_everywhere(c: &Connection, digest: &str) -> Result<(), DbError> {
-    c.prepare_cached("DELETE FROM blobs WHERE digest = ?1")?.execute([digest])?;
-    Ok(())
+/// The blob is gone for every namespace. Says how many saw it.
+pub fn delete_everywhere(c: &Connection, digest: &str) -> Result<usize, DbError> {
+    Ok(c.prepare_cached("DELETE FROM blobs WHERE digest = ?1")?.execute([digest])?)
 }
 
 /// The ingest of this name.
