@@ -1,25 +1,59 @@
-//! Pod networks by CNI: plugins are executed, their results cached in libcni's format.
+//! Pod networks by CNI: plugins are executed, results cached in libcni's format.
+//!
+//! - [`config`]: the files of `conf_dir`; read again when the folder looks different.
+//! - [`plugin`]: one execution, with a deadline. [`args`]: what a plugin is told.
+//! - [`cache`]: what was set up, with its configuration: taken back with it even when the configuration has changed.
+//! - [`result`]: addresses from results. [`template`]: the configuration that a kubelet's pod CIDR fills in.
+//!
+//! Each network's first plugin runs after the intent is on disk; a failed set-up is taken back by `DEL` of every
+//! network. The namespace comes with `lo` up, so no plugin is needed for that.
+//! Limits: `CHECK`, `STATUS` and `GC` of CNI are not used.
 
+mod args;
+mod cache;
+mod chain;
+mod config;
 mod error;
+mod plugin;
 mod result;
+mod template;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use shared_proto::cri::v1;
 
 pub use error::NetworkError;
 pub use result::{CniResult, Interface, IpConfig};
 
+use config::{List, Look};
+
 /// Where libcni keeps its results, and so where other runtimes find ours.
 pub const CACHE_DIR: &str = "/var/lib/cni";
+/// The file that [`Network::set_pod_cidr`] writes.
+const RENDERED: &str = "10-containerd-net.conflist";
+/// How long one plugin may take: less than a kubelet waits for a pod.
+const PLUGIN_DEADLINE: Duration = Duration::from_secs(90);
 
 /// The networks of one configuration folder.
 pub struct Network {
     cni: shared_config::Cni,
     cache_dir: PathBuf,
+    deadline: Duration,
+    loaded: Mutex<Option<Loaded>>,
+}
+
+/// The files as last read.
+#[derive(Clone)]
+struct Loaded {
+    look: Look,
+    lists: Arc<Vec<List>>,
 }
 
 /// A pod, as plugins see it.
@@ -69,7 +103,8 @@ pub enum NetworkStatus {
 impl Network {
     /// `cache_dir` is [`CACHE_DIR`] outside of tests; results go to its `results` folder.
     pub fn new(cni: &shared_config::Cni, cache_dir: &Path) -> Self {
-        Self { cni: cni.clone(), cache_dir: cache_dir.to_owned() }
+        let cache_dir = cache_dir.join("results");
+        Self { cni: cni.clone(), cache_dir, deadline: PLUGIN_DEADLINE, loaded: Mutex::default() }
     }
 
     /// The same, with the folder and the limit that a runtime handler overrides.
@@ -79,32 +114,167 @@ impl Network {
             cni.conf_dir = runtime.cni_conf_dir.clone().into();
             cni.max_conf_num = runtime.cni_max_conf_num;
         }
-        Self::new(&cni, &self.cache_dir)
+        Self { cni, cache_dir: self.cache_dir.clone(), deadline: self.deadline, loaded: Mutex::default() }
     }
 
     /// Gives the pod its network. On an error everything is taken back first.
     pub async fn setup(&self, pod: &PodNetwork) -> Result<Setup, NetworkError> {
-        Err(NetworkError::NoConfig { dir: self.cni.conf_dir.clone(), pod: pod.id.clone() })
+        let lists = self.lists().await?;
+        let mut timings = Vec::new();
+        match self.add_all(pod, &lists, &mut timings).await {
+            Ok((result, ips)) => Ok(Setup { ips, result, timings }),
+            Err(error) => match self.teardown(pod).await {
+                Ok(_) => Err(error),
+                Err(also) => Err(NetworkError::Several(vec![error, also])),
+            },
+        }
     }
 
-    /// Takes the pod's network back: every network that was set up, even if the configuration changed since. Idempotent.
+    async fn add_all(
+        &self,
+        pod: &PodNetwork,
+        lists: &[List],
+        timings: &mut Vec<PluginTiming>,
+    ) -> Result<(CniResult, Vec<IpAddr>), NetworkError> {
+        let mut result = CniResult::default();
+        for (index, list) in lists.iter().enumerate() {
+            let interface = interface(index);
+            let raw = self.chain(pod).add(list, &interface, timings).await?;
+            result.add(&raw, &interface);
+        }
+        let own = interface(0);
+        let ips = result.ips(&own, &self.cni.ip_pref);
+        if ips.is_empty() {
+            let network = lists.first().map(|list| list.name.clone()).unwrap_or_default();
+            return Err(NetworkError::NoAddress { network, interface: own });
+        }
+        Ok((result, ips))
+    }
+
+    /// Takes the pod's network back: every network that was set up, even if the configuration changed since.
+    ///
+    /// Idempotent. Goes on after an error; what failed can be tried again.
     pub async fn teardown(&self, pod: &PodNetwork) -> Result<Vec<PluginTiming>, NetworkError> {
-        Err(NetworkError::NoConfig { dir: self.cni.conf_dir.clone(), pod: pod.id.clone() })
+        let (dir, id) = (self.cache_dir.clone(), pod.id.clone());
+        let mut entries = shared_sys::blocking(move || cache::of(&dir, &id)).await?;
+        if entries.is_empty() {
+            // Made by somebody who kept no record, or not at all: the present configuration is the best guess.
+            let lists = self.lists().await.unwrap_or_default();
+            let guess = |(index, list): (usize, &List)| cache::Entry::new(list, pod, &interface(index));
+            entries = lists.iter().enumerate().map(guess).collect();
+        }
+        let mut timings = Vec::new();
+        let mut errors = Vec::new();
+        for entry in entries.iter().rev() {
+            errors.extend(self.chain(pod).del(entry, &mut timings).await);
+        }
+        NetworkError::all(errors).map(|()| timings)
     }
 
-    /// Reads the configuration again if the folder changed.
+    fn chain<'a>(&'a self, pod: &'a PodNetwork) -> chain::Chain<'a> {
+        chain::Chain { pod, bin_dirs: &self.cni.bin_dirs, cache_dir: &self.cache_dir, deadline: self.deadline }
+    }
+
+    /// Reads the configuration again if the folder changed; ready if every plugin is there, too.
     pub async fn status(&self) -> NetworkStatus {
-        NetworkStatus::NotReady(format!("no network configuration in {}", self.cni.conf_dir.display()))
+        let lists = match self.lists().await {
+            Ok(lists) => lists,
+            Err(e) => return NetworkStatus::NotReady(format!("cni plugin not initialized: {e}")),
+        };
+        let bin_dirs = self.cni.bin_dirs.clone();
+        shared_sys::blocking(move || {
+            for plugin in lists.iter().flat_map(|list| &list.plugins) {
+                if let Err(e) = plugin::find(config::kind(plugin), &bin_dirs) {
+                    return NetworkStatus::NotReady(e.to_string());
+                }
+            }
+            NetworkStatus::Ready(lists.iter().map(|list| list.name.clone()).collect())
+        })
+        .await
     }
 
-    /// The loaded configuration files, for verbose status: JSON.
-    pub async fn describe(&self) -> serde_json::Value {
-        serde_json::Value::Null
+    /// The configuration in use, for verbose status.
+    pub async fn describe(&self) -> Value {
+        let lists = self.lists().await.map(|lists| lists.iter().map(|list| list.source.clone()).collect::<Vec<_>>());
+        json!({
+            "PluginDirs": self.cni.bin_dirs,
+            "PluginConfDir": self.cni.conf_dir,
+            "PluginMaxConfNum": self.cni.max_conf_num,
+            "Prefix": "eth",
+            "Networks": lists.unwrap_or_default(),
+        })
     }
 
     /// Renders `conf_template` for the CIDRs (separated by commas) that the kubelet sends, unless a network is ready.
     pub async fn set_pod_cidr(&self, cidrs: &str) -> Result<(), NetworkError> {
-        let _ = cidrs;
-        Ok(())
+        let cidrs: Vec<String> = cidrs.split(',').map(|c| c.trim().to_owned()).filter(|c| !c.is_empty()).collect();
+        if let Some(bad) = cidrs.iter().find(|cidr| !is_cidr(cidr)) {
+            return Err(NetworkError::Cidr { cidr: bad.clone() });
+        }
+        let file = self.cni.conf_template.clone();
+        if cidrs.is_empty() || file.as_os_str().is_empty() || matches!(self.status().await, NetworkStatus::Ready(_)) {
+            return Ok(());
+        }
+        let dir = self.cni.conf_dir.clone();
+        shared_sys::blocking(move || {
+            let failed = |problem: String| NetworkError::Template { file: file.clone(), problem };
+            let text = std::fs::read_to_string(&file).map_err(|e| failed(e.to_string()))?;
+            let rendered = template::render(&text, &cidrs).map_err(failed)?;
+            let path = dir.join(RENDERED);
+            std::fs::create_dir_all(&dir)
+                .and_then(|()| {
+                    shared_sys::files::write_atomic(&path, rendered.as_bytes(), shared_sys::files::Durability::Durable)
+                })
+                .map_err(|e| failed(format!("write {}: {e}", path.display())))
+        })
+        .await
     }
+
+    /// The networks to set up; never none.
+    async fn lists(&self) -> Result<Arc<Vec<List>>, NetworkError> {
+        let known = self.loaded().clone();
+        let (dir, max) = (self.cni.conf_dir.clone(), self.cni.max_conf_num);
+        let fresh = shared_sys::blocking(move || {
+            let look =
+                config::look(&dir).map_err(|e| NetworkError::Config { file: dir.clone(), problem: e.to_string() })?;
+            match known {
+                Some(known) if known.look == look => Ok(known),
+                _ => config::load(&look, max).map(|lists| Loaded { look, lists: Arc::new(lists) }),
+            }
+        })
+        .await;
+        let fresh = match fresh {
+            Ok(fresh) => fresh,
+            Err(e) => {
+                *self.loaded() = None;
+                return Err(e);
+            }
+        };
+        let lists = fresh.lists.clone();
+        *self.loaded() = Some(fresh);
+        match lists.is_empty() {
+            true => Err(NetworkError::NoConfig { dir: self.cni.conf_dir.clone() }),
+            false => Ok(lists),
+        }
+    }
+
+    fn loaded(&self) -> std::sync::MutexGuard<'_, Option<Loaded>> {
+        self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// The interface of the network at `index`.
+fn interface(index: usize) -> String {
+    format!("eth{index}")
+}
+
+fn is_cidr(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, length)| {
+        let max = match address.parse::<IpAddr>() {
+            Ok(IpAddr::V4(_)) => 32,
+            Ok(IpAddr::V6(_)) => 128,
+            Err(_) => return false,
+        };
+        length.parse::<u8>().is_ok_and(|length| length <= max)
+    })
 }

@@ -1,0 +1,238 @@
+//! Networks with the real plugins, and with plugins that misbehave.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+
+struct World {
+    dir: tempfile::TempDir,
+    network: Network,
+}
+
+/// The conf folder, the cache, and a folder for fake plugins, all private.
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["conf", "bin"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    let cni = shared_config::Cni {
+        bin_dirs: vec![dir.path().join("bin"), "/usr/lib/cni".into()],
+        conf_dir: dir.path().join("conf"),
+        ..Default::default()
+    };
+    let mut network = Network::new(&cni, &dir.path().join("cache"));
+    network.deadline = Duration::from_secs(30);
+    World { network, dir }
+}
+
+impl World {
+    fn conf(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join("conf").join(name), text).unwrap();
+    }
+
+    /// A plugin as a shell script; it may write to `$LOG`.
+    fn plugin(&self, name: &str, script: &str) {
+        let path = self.dir.path().join("bin").join(name);
+        let log = self.dir.path().join("log");
+        fs::write(&path, format!("#!/bin/sh\nLOG={}\n{script}\n", log.display())).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn cached(&self) -> usize {
+        fs::read_dir(self.dir.path().join("cache/results")).map(|d| d.count()).unwrap_or(0)
+    }
+}
+
+fn pod(id: &str, netns: &Path) -> PodNetwork {
+    PodNetwork {
+        id: id.into(),
+        name: "p".into(),
+        namespace: "default".into(),
+        uid: "u".into(),
+        netns: netns.into(),
+        ..Default::default()
+    }
+}
+
+/// A bridge with NAT-free addresses of this test's own.
+fn bridge(world: &World, bridge: &str, subnet: &str) -> String {
+    let data = world.dir.path().join("ipam");
+    let list = json!({
+        "cniVersion": "0.4.0",
+        "name": bridge,
+        "plugins": [
+            {"type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": false,
+             "ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}]], "dataDir": data, "routes": [{"dst": "0.0.0.0/0"}]}},
+            {"type": "portmap", "capabilities": {"portMappings": true}}
+        ]
+    });
+    list.to_string()
+}
+
+#[tokio::test]
+async fn a_pod_gets_an_address_and_gives_it_back() {
+    let world = world();
+    assert_eq!(
+        world.network.status().await,
+        NetworkStatus::NotReady(format!(
+            "cni plugin not initialized: no network configuration in {}",
+            world.dir.path().join("conf").display()
+        ))
+    );
+    let netns = world.dir.path().join("netns");
+    shared_sys::netns::create(&netns).unwrap();
+    let pod = pod("pod-real", &netns);
+    assert!(matches!(world.network.setup(&pod).await, Err(NetworkError::NoConfig { .. })));
+    world.conf("10-net.conflist", &bridge(&world, "crispecbr0", "10.231.0.0/24"));
+    assert_eq!(world.network.status().await, NetworkStatus::Ready(vec!["crispecbr0".into()]));
+
+    let setup = world.network.setup(&pod).await.unwrap();
+    assert_eq!(setup.ips.len(), 1);
+    assert!(setup.ips[0].to_string().starts_with("10.231.0."), "{:?}", setup.ips);
+    let plugins: Vec<_> = setup.timings.iter().map(|t| t.plugin.as_str()).collect();
+    assert_eq!(plugins, ["bridge"], "no ports, no port mapping");
+    let inside =
+        || shared_sys::netns::run_in(&netns, || fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
+    assert!(inside().contains("eth0:"), "{}", inside());
+    assert_eq!(world.cached(), 1);
+    let cache = fs::read_dir(world.dir.path().join("cache/results")).unwrap().next().unwrap().unwrap().path();
+    assert!(cache.ends_with("crispecbr0-pod-real-eth0"), "{cache:?}");
+    let cache: Value = serde_json::from_slice(&fs::read(cache).unwrap()).unwrap();
+    assert_eq!(cache["kind"], "cniCacheV1");
+    assert!(cache["result"]["ips"][0]["address"].as_str().unwrap().starts_with("10.231.0."));
+
+    // The configuration changes under the pod; what was set up is taken back all the same.
+    world.conf("10-net.conflist", r#"{"cniVersion":"1.0.0","name":"other","plugins":[{"type":"nothing"}]}"#);
+    world.network.teardown(&pod).await.unwrap();
+    assert!(!inside().contains("eth0:"));
+    assert_eq!(world.cached(), 0);
+    let leases = fs::read_dir(world.dir.path().join("ipam/crispecbr0")).unwrap().flatten();
+    let addresses: Vec<_> = leases.filter(|e| e.file_name().to_string_lossy().starts_with("10.")).collect();
+    assert!(addresses.is_empty(), "{addresses:?}");
+    shared_sys::netns::remove(&netns).unwrap();
+    world.conf("10-net.conflist", &bridge(&world, "crispecbr0", "10.231.0.0/24"));
+    world.network.teardown(&PodNetwork { netns: PathBuf::new(), ..pod }).await.unwrap();
+    let _ = std::process::Command::new("ip").args(["link", "del", "crispecbr0"]).status();
+}
+
+#[tokio::test]
+async fn plugins_are_chained_and_told_about_the_pod() {
+    let world = world();
+    let tell =
+        r#"printf '%s %s %s %s ' "${0##*/}" "$CNI_COMMAND" "$CNI_IFNAME" "$CNI_ARGS" >>$LOG; cat >>$LOG; echo >>$LOG"#;
+    world.plugin(
+        "one",
+        &format!(
+            r#"{tell}; [ $CNI_COMMAND = DEL ] || echo '{{"cniVersion":"1.0.0","ips":[{{"address":"10.9.0.2/24"}}]}}'"#
+        ),
+    );
+    world.plugin(
+        "portmap",
+        &format!(
+            r#"{tell}; [ $CNI_COMMAND = DEL ] || echo '{{"cniVersion":"1.0.0","ips":[{{"address":"10.9.0.3/24"}}]}}'"#
+        ),
+    );
+    world.conf(
+        "1.conflist",
+        r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"one","key":"v"},{"type":"portmap","capabilities":{"portMappings":true}}]}"#,
+    );
+    let mut pod = pod("id1", Path::new("/ns"));
+    pod.port_mappings = vec![v1::PortMapping { host_port: 81, container_port: 80, ..Default::default() }];
+    let setup = world.network.setup(&pod).await.unwrap();
+    assert_eq!(setup.ips, ["10.9.0.3".parse::<IpAddr>().unwrap()]);
+    pod.port_mappings.clear();
+    world.network.teardown(&pod).await.unwrap();
+    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=id1;K8S_POD_UID=u";
+    let log = world.log();
+    let lines: Vec<_> = log.lines().collect();
+    let starts: Vec<_> = lines.iter().map(|l| l.split(" {").next().unwrap()).collect();
+    let expected = ["one ADD", "portmap ADD", "portmap DEL", "one DEL"].map(|call| format!("{call} eth0 {args}"));
+    assert_eq!(starts, expected);
+    let config = |line: usize| serde_json::from_str::<Value>(&lines[line][starts[line].len()..]).unwrap();
+    assert_eq!(config(0), json!({"type": "one", "key": "v", "name": "n", "cniVersion": "1.0.0"}));
+    assert_eq!(config(1)["prevResult"]["ips"][0]["address"], "10.9.0.2/24");
+    let mappings = json!([{"hostPort": 81, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]);
+    assert_eq!(config(1)["runtimeConfig"]["portMappings"], mappings);
+    assert_eq!(config(2)["runtimeConfig"]["portMappings"], mappings, "DEL gets what ADD got");
+    assert_eq!(config(3)["prevResult"]["ips"][0]["address"], "10.9.0.3/24", "DEL gets the last result");
+}
+
+#[tokio::test]
+async fn a_failed_set_up_is_taken_back_and_explained() {
+    let world = world();
+    world.plugin(
+        "good",
+        r#"echo "good $CNI_COMMAND" >>$LOG; echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24"}]}'"#,
+    );
+    let fail = r#"echo "bad $CNI_COMMAND" >>$LOG; [ $CNI_COMMAND = DEL ] && exit 0
+echo "from the depths" >&2; echo '{"cniVersion":"1.0.0","code":11,"msg":"no more addresses","details":"range full"}'; exit 1"#;
+    world.plugin("bad", fail);
+    world.conf("1.conflist", r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"good"},{"type":"bad"}]}"#);
+    let error = world.network.setup(&pod("id2", Path::new("/ns"))).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "CNI plugin \"bad\" (ADD, network \"n\") failed: no more addresses: range full (code 11); stderr: from the depths"
+    );
+    assert_eq!(world.log(), "good ADD\nbad ADD\nbad DEL\ngood DEL\n");
+    assert_eq!(world.cached(), 0);
+
+    world.conf("1.conflist", r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"absent"}]}"#);
+    assert!(matches!(world.network.status().await, NetworkStatus::NotReady(why) if why.contains("\"absent\"")));
+}
+
+#[tokio::test]
+async fn a_failed_del_goes_on_and_can_be_repeated() {
+    let world = world();
+    world.plugin(
+        "a",
+        r#"echo "a $CNI_COMMAND" >>$LOG; echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24"}]}'"#,
+    );
+    world.plugin("b", r#"echo "b $CNI_COMMAND" >>$LOG; [ $CNI_COMMAND = DEL ] && [ ! -e $LOG.ok ] && exit 3; cat >/dev/null; echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24"}]}'"#);
+    world.conf("1.conflist", r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"a"},{"type":"b"}]}"#);
+    let pod = pod("id3", Path::new("/ns"));
+    world.network.setup(&pod).await.unwrap();
+    let error = world.network.teardown(&pod).await.unwrap_err().to_string();
+    assert!(error.contains("\"b\" (DEL") && error.contains("exit status: 3"), "{error}");
+    assert_eq!(world.log(), "a ADD\nb ADD\nb DEL\na DEL\n", "a was run although b failed");
+    assert_eq!(world.cached(), 1);
+    fs::write(world.dir.path().join("log.ok"), "").unwrap();
+    world.network.teardown(&pod).await.unwrap();
+    assert_eq!(world.cached(), 0);
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_is_killed_with_its_children() {
+    let mut world = world();
+    world.network.deadline = Duration::from_millis(300);
+    world.plugin("slow", "[ $CNI_COMMAND = DEL ] && exit 0; sleep 1000 & echo $! >$LOG; wait");
+    world.conf("1.conf", r#"{"cniVersion":"1.0.0","name":"n","type":"slow"}"#);
+    let error = world.network.setup(&pod("id4", Path::new("/ns"))).await.unwrap_err();
+    assert!(matches!(&error, NetworkError::Deadline { plugin, .. } if plugin == "slow"), "{error}");
+    let child = world.log();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let state = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+}
+
+#[tokio::test]
+async fn the_kubelets_cidr_fills_the_template() {
+    let mut world = world();
+    let template = world.dir.path().join("template");
+    let plugin = r#"{"type":"bridge","ipam":{"ranges":[{{range $i, $r := .PodCIDRRanges}}{{if $i}},{{end}}[{"subnet":"{{$r}}"}]{{end}}]}}"#;
+    fs::write(&template, format!(r#"{{"cniVersion":"1.0.0","name":"k","plugins":[{plugin}]}}"#)).unwrap();
+    world.network.cni.conf_template = template;
+    assert!(matches!(world.network.set_pod_cidr("10.1.0.0").await, Err(NetworkError::Cidr { .. })));
+    world.network.set_pod_cidr("10.1.0.0/16, fd00::/64").await.unwrap();
+    assert_eq!(world.network.status().await, NetworkStatus::Ready(vec!["k".into()]));
+    let file = world.dir.path().join("conf").join(RENDERED);
+    let before = fs::read_to_string(&file).unwrap();
+    assert!(before.contains(r#"[{"subnet":"10.1.0.0/16"}],[{"subnet":"fd00::/64"}]"#), "{before}");
+    world.network.set_pod_cidr("10.2.0.0/16").await.unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), before, "a ready network stays");
+}
