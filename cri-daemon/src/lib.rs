@@ -5,19 +5,20 @@
 //! (container extensions); what this process keeps in memory and in its small status files can be rebuilt from there.
 //!
 //! Where a call goes: `server` maps a gRPC method onto the method of [`Cri`] of the same name, which has a file of its
-//! own below [`runtime`] (pods and containers) or `image`.
+//! own below [`runtime`] (pods and containers) or [`image`].
 //!
 //! - [`pod`], [`container`]: records, states, stores; what a failed or removed one leaves to clean up.
+//! - [`events`]: exits, as the core tells them.          - [`recover`]: what a restart finds.
 //! - [`spec`], [`network`], [`logs`], [`host`]: the OCI spec, CNI, container logs, the machine.
-//! - [`image`]: the images, and the ImageService's RPCs.
 //! - [`instrument`]: where a start's time went.
 //! - [`store`], [`names`]: look-up by id prefix; one request under a name at a time.
-//! - [`call`]: deadlines and patience for calls on the core.
+//! - [`call`]: deadlines and patience for calls on the core.    - [`rootfs`]: files of an image.
 
 #![forbid(unsafe_code)]
 
 pub mod call;
 pub mod container;
+pub mod events;
 pub mod host;
 pub mod image;
 pub mod instrument;
@@ -26,21 +27,28 @@ pub mod names;
 pub mod network;
 pub mod paths;
 pub mod pod;
+pub mod recover;
+pub mod rootfs;
 pub mod runtime;
+mod signal;
 pub mod spec;
 pub mod store;
 mod versioned;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use shared_config::Config;
 use shared_proto::core::Wiring;
 use shared_proto::meter::Meter;
-use shared_proto::{Context, Core};
+use shared_proto::{Context, Core, Error, Result};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use names::Names;
 
 /// The namespace of everything that CRI owns in the core.
 pub const NAMESPACE: &str = "k8s.io";
@@ -57,9 +65,15 @@ pub(crate) struct Inner {
     pub wiring: Wiring,
     pub config: Config,
     pub host: Arc<dyn host::Host>,
-    pub network: network::Network,
-    pub logs: logs::Logs,
     pub images: image::Images,
+    pub network: network::Network,
+    /// Networks of runtime handlers that have a configuration folder of their own.
+    pub networks: BTreeMap<String, network::Network>,
+    pub logs: logs::Logs,
+    pub accounts: rootfs::Known,
+    pub sandbox_names: Names<runtime::SandboxRequest, String>,
+    pub container_names: Names<runtime::ContainerRequest, String>,
+    pub exits: events::Handlers,
     pub sandboxes: pod::Store,
     pub containers: container::Store,
     /// Work that outlives its caller; drained at the end.
@@ -71,23 +85,86 @@ pub(crate) struct Inner {
 }
 
 impl Cri {
-    /// A CRI service over these ports, which [`Cri::recover`] makes ready. `meter` is the one behind `core`.
+    /// A CRI service over these ports, which [`Cri::start`] makes ready. `meter` is the one behind `core`.
     pub fn new(core: Core, meter: Meter, wiring: Wiring, config: Config, host: Arc<dyn host::Host>) -> Self {
+        let network = network::Network::new(&config.runtime.cni, Path::new(network::CACHE_DIR));
+        let own = config.runtime.runtimes.iter().filter(|(_, runtime)| !runtime.cni_conf_dir.is_empty());
         Self(Arc::new(Inner {
+            images: image::Images::new(core.clone(), &config),
+            core,
             cx: Context::new(NAMESPACE),
             meter,
             wiring,
-            network: network::Network::new(&config.runtime.cni, Path::new(network::CACHE_DIR)),
+            networks: own.map(|(name, runtime)| (name.clone(), network.for_runtime(runtime))).collect(),
+            network,
             logs: logs::Logs::new(),
-            images: image::Images::new(core.clone(), &config),
-            core,
             config,
             host,
+            accounts: rootfs::Known::default(),
             sandboxes: pod::Store::default(),
             containers: container::Store::default(),
+            sandbox_names: Names::new("sandbox"),
+            container_names: Names::new("container"),
+            exits: events::Handlers::default(),
             work: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             ready: AtomicBool::new(false),
         }))
+    }
+
+    /// Waits for the core, finds out what runs, and is ready then. Ends early, with an error, when it is stopped.
+    pub async fn start(&self) -> Result<()> {
+        let events = self.subscribe().await?;
+        self.0.images.start(&self.0.work, self.0.shutdown.clone()).await?;
+        self.recover().await?;
+        self.0.ready.store(true, Ordering::Release);
+        self.0.work.spawn(self.clone().follow(events));
+        Ok(())
+    }
+
+    /// `Unavailable` until [`Cri::start`] is through.
+    pub fn check_ready(&self) -> Result<()> {
+        match self.0.ready.load(Ordering::Acquire) {
+            true => Ok(()),
+            false => Err(Error::unavailable("recovery is under way: the pods of the last run are being looked at")),
+        }
+    }
+
+    /// Ends the event loop and waits until work that was begun is done, but not longer than `limit`. Pods go on.
+    pub async fn stop(&self, limit: Duration) {
+        self.0.shutdown.cancel();
+        self.0.work.close();
+        if tokio::time::timeout(limit, self.0.work.wait()).await.is_err() {
+            tracing::warn!(left = self.0.work.len(), "stopped with work under way; the next start finishes it");
+        }
+        let logs = self.0.containers.list().into_iter().filter_map(|container| container.take_log());
+        for log in logs.filter_map(Arc::into_inner) {
+            log.detach().await;
+        }
+    }
+
+    /// Runs `work` to its end even when the caller goes away.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        match self.0.work.spawn(work).await {
+            Ok(answer) => answer,
+            Err(e) => Err(Error::internal(format!("the handler failed: {e}"))),
+        }
+    }
+}
+
+impl Inner {
+    /// A runtime handler's settings; `""` is the default handler.
+    pub fn runtime(&self, handler: &str) -> Result<&shared_config::Runtime> {
+        let name = if handler.is_empty() { &self.config.runtime.default_runtime_name } else { handler };
+        let found = self.config.runtime.runtimes.get(name);
+        found.ok_or_else(|| Error::invalid(format!("runtime handler {name:?} is not configured")))
+    }
+
+    /// The networks of a runtime handler.
+    pub fn network_of(&self, handler: &str) -> &network::Network {
+        self.networks.get(handler).unwrap_or(&self.network)
     }
 }

@@ -26,10 +26,10 @@ impl<T> Default for Store<T> {
 impl<T: Identified> Store<T> {
     /// The object with this id, or the only one whose id begins with it.
     ///
-    /// `NotFound` when there is none; `InvalidArgument` when there are several or the prefix is empty.
+    /// `NotFound` when there is none or the prefix is empty; `InvalidArgument` when there are several.
     pub fn get(&self, prefix: &str) -> Result<Arc<T>> {
         if prefix.is_empty() {
-            return Err(Error::invalid(format!("the id of a {} is required", T::KIND)));
+            return Err(Error::not_found(format!("no {} has an empty id", T::KIND)));
         }
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let mut matching = all.range(prefix.to_owned()..).take_while(|(id, _)| id.starts_with(prefix));
@@ -97,9 +97,9 @@ mod tests {
         let e = store.get("a").err().unwrap();
         assert_eq!(e.code, Code::InvalidArgument);
         assert!(e.message.contains("ab12"), "{e}");
-        assert_eq!(store.get("").err().unwrap().code, Code::InvalidArgument);
+        assert_eq!(store.get("").err().unwrap().code, Code::NotFound);
         assert_eq!(store.get("x").err().unwrap().code, Code::NotFound);
-        assert!(store.find("x").unwrap().is_none() && store.find("").is_err());
+        assert!(store.find("x").unwrap().is_none() && store.find("a").is_err());
         assert!(store.exact("c").is_none());
         store.remove("cd");
         assert!(store.find("cd").unwrap().is_none());

@@ -6,6 +6,8 @@
 pub mod record;
 pub mod state;
 pub mod status;
+pub mod teardown;
+pub mod volumes;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,8 +27,12 @@ pub type Store = crate::store::Store<Container>;
 /// One container.
 pub struct Container {
     pub record: Record,
+    /// The snapshotter that has its root file system.
+    pub snapshotter: String,
     pub life: Lifecycle,
     pub timeline: Timeline,
+    /// Held by whoever finishes it after its end. Nobody who serves a list or a status waits for it.
+    pub ending: tokio::sync::Mutex<()>,
     /// A stop signal was sent: it is sent once, however often the kubelet asks.
     pub asked_to_stop: AtomicBool,
     parts: Mutex<Parts>,
@@ -38,15 +44,24 @@ struct Parts {
     /// Mounts of its root file system, as the core gave them; `None`: ask the core.
     rootfs: Option<Vec<types::Mount>>,
     log: Option<Arc<LogHandle>>,
+    /// `process` of its spec, once an exec needed it.
+    process: Option<Arc<serde_json::Value>>,
 }
 
 impl Container {
-    pub fn new(record: Record, state: State) -> Self {
+    pub fn new(record: Record, snapshotter: String, state: State) -> Self {
+        Self::with_timeline(record, snapshotter, state, Timeline::default())
+    }
+
+    /// One whose first request is being timed already.
+    pub fn with_timeline(record: Record, snapshotter: String, state: State, timeline: Timeline) -> Self {
         let life = Lifecycle::new(&record.id, state);
         Self {
             record,
+            snapshotter,
+            ending: tokio::sync::Mutex::default(),
             life,
-            timeline: Timeline::default(),
+            timeline,
             asked_to_stop: AtomicBool::new(false),
             parts: Mutex::default(),
         }
@@ -58,6 +73,15 @@ impl Container {
 
     pub fn set_rootfs(&self, mounts: Vec<types::Mount>) {
         self.parts().rootfs = Some(mounts);
+    }
+
+    /// The process of its spec, if it was asked for before.
+    pub fn process(&self) -> Option<Arc<serde_json::Value>> {
+        self.parts().process.clone()
+    }
+
+    pub fn set_process(&self, process: Arc<serde_json::Value>) {
+        self.parts().process = Some(process);
     }
 
     /// Its log, while it is being written.

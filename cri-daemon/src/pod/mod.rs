@@ -4,6 +4,7 @@
 
 pub mod record;
 pub mod state;
+pub mod teardown;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,14 +21,17 @@ pub type Store = crate::store::Store<Sandbox>;
 pub struct Sandbox {
     id: String,
     record: Mutex<Arc<Record>>,
+    /// The snapshotter that has the pause container's root file system.
+    pub snapshotter: String,
     pub life: Lifecycle,
     pub timeline: Timeline,
 }
 
 impl Sandbox {
-    pub fn new(record: Record, state: State) -> Self {
+    pub fn new(record: Record, snapshotter: String, state: State) -> Self {
         let life = Lifecycle::new(&record.id, state);
-        Self { id: record.id.clone(), record: Mutex::new(Arc::new(record)), life, timeline: Timeline::default() }
+        let id = record.id.clone();
+        Self { id, record: Mutex::new(Arc::new(record)), snapshotter, life, timeline: Timeline::default() }
     }
 
     pub fn record(&self) -> Arc<Record> {

@@ -3,6 +3,11 @@
 //! Every call has a deadline: a core that hangs must not hang the kubelet's calls with it. In the wiring `split` the
 //! core may be restarted under us, so a call that can be made twice is made again while the core is away, for a few
 //! seconds. A call that can't (starting a process) fails at once, and what it may have done is cleaned from the record.
+//!
+//! [`tasks`] and [`records`] are the calls that more than one RPC makes.
+
+pub mod records;
+pub mod tasks;
 
 use std::fmt::Display;
 use std::future::Future;

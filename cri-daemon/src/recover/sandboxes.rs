@@ -1,0 +1,155 @@
+//! Sandboxes after a restart.
+
+use std::sync::Arc;
+
+use shared_proto::Result;
+use shared_proto::containerd::containers::Container as Stored;
+use shared_proto::containerd::task_types::Process;
+use shared_proto::cri::v1;
+
+use super::{budgeted, created_at};
+use crate::Cri;
+use crate::call::tasks::is_alive;
+use crate::pod::{Leftover, Phase, Record, Sandbox, State, record};
+use crate::versioned::RecordError;
+
+/// What becomes of a sandbox.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    Is(State),
+    /// Its process ended; the task is to be deleted.
+    Ended,
+    /// Nobody was told of it: take it back.
+    Undo,
+}
+
+fn decide(phase: Phase, task: Result<Option<Process>>) -> Fate {
+    let task = match (phase, task) {
+        (Phase::Creating, _) => return Fate::Undo,
+        (Phase::Made | Phase::Failed, Err(e)) => return Fate::Is(State::Unknown { reason: e.message }),
+        (Phase::Made | Phase::Failed, Ok(task)) => task,
+    };
+    use shared_proto::containerd::task_types::Status;
+    match task {
+        Some(process) if is_alive(&process) => Fate::Is(State::Ready { pid: process.pid }),
+        Some(process) if process.status() == Status::Unknown => {
+            Fate::Is(State::Unknown { reason: "the shim of the pause process does not answer".into() })
+        }
+        Some(_) => Fate::Ended,
+        None => Fate::Is(State::NotReady { network: Leftover::Maybe }),
+    }
+}
+
+impl Cri {
+    pub(super) async fn recover_sandbox(&self, stored: Stored) {
+        let inner = &self.0;
+        let id = stored.id.clone();
+        let record = match read(&stored) {
+            Ok(record) => record,
+            Err(e) => {
+                tracing::error!(sandbox = id, error = %e, "its record can't be read; it can only be stopped and removed");
+                let state = State::Unknown { reason: e.to_string() };
+                inner.sandboxes.insert(Arc::new(Sandbox::new(stand_in(&stored), stored.snapshotter, state)));
+                return;
+            }
+        };
+        let fate = match record.phase {
+            Phase::Creating => Fate::Undo,
+            Phase::Made | Phase::Failed => decide(record.phase, budgeted(inner.task(&id)).await),
+        };
+        let named = record.phase == Phase::Made;
+        let sandbox = |state| Arc::new(Sandbox::new(record.clone(), stored.snapshotter.clone(), state));
+        match fate {
+            Fate::Is(state) => {
+                if let State::Unknown { reason } = &state {
+                    tracing::error!(sandbox = id, reason, "its state is unknown; it can only be stopped and removed");
+                }
+                inner.sandboxes.insert(sandbox(state));
+            }
+            Fate::Ended => {
+                let ended = sandbox(State::NotReady { network: Leftover::Maybe });
+                inner.sandboxes.insert(ended);
+                if let Err(e) = budgeted(inner.end_task(&id)).await {
+                    tracing::warn!(sandbox = id, error = %e, "its task stays until the sandbox is stopped");
+                }
+            }
+            Fate::Undo => {
+                tracing::warn!(sandbox = id, "it was half made when the last daemon ended; taking it back");
+                let half = sandbox(State::Creating);
+                inner.sandboxes.insert(half.clone());
+                // Not listed while it goes; nobody has to wait for it.
+                let cri = self.clone();
+                inner.work.spawn(async move { cri.0.discard_sandbox(&half).await });
+                return;
+            }
+        }
+        if named && !inner.sandbox_names.take(&record.name, &id) {
+            tracing::error!(sandbox = id, name = record.name, "another sandbox has the same name");
+        }
+    }
+}
+
+fn read(stored: &Stored) -> Result<Record, RecordError> {
+    let any = stored.extensions.get(record::EXTENSION).ok_or(RecordError::Missing(record::EXTENSION))?;
+    let mut record = Record::from_any(any)?;
+    record.id = stored.id.clone();
+    if record.created_at == 0 {
+        record.created_at = created_at(stored);
+    }
+    Ok(record)
+}
+
+/// What the kubelet is shown of a sandbox whose record can't be read: what its labels say.
+fn stand_in(stored: &Stored) -> Record {
+    let label = |key: &str| stored.labels.get(&format!("io.kubernetes.pod.{key}")).cloned().unwrap_or_default();
+    let name = Some(label("name")).filter(|name| !name.is_empty()).unwrap_or_else(|| stored.id.clone());
+    let metadata = v1::PodSandboxMetadata { name, uid: label("uid"), namespace: label("namespace"), attempt: 0 };
+    let mut labels = stored.labels.clone();
+    labels.remove(crate::call::records::KIND);
+    Record {
+        id: stored.id.clone(),
+        name: stored.id.clone(),
+        config: v1::PodSandboxConfig { metadata: Some(metadata), labels, ..Default::default() },
+        netns: Default::default(),
+        ip: String::new(),
+        additional_ips: Vec::new(),
+        runtime_handler: String::new(),
+        cni_result: None,
+        process_label: String::new(),
+        created_at: created_at(stored),
+        phase: Phase::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared_proto::Error;
+    use shared_proto::containerd::task_types::Status;
+
+    fn task(status: Status) -> Result<Option<Process>> {
+        Ok(Some(Process { pid: 7, status: status.into(), ..Default::default() }))
+    }
+
+    #[test]
+    fn the_task_says_whether_a_sandbox_is_ready() {
+        assert_eq!(decide(Phase::Made, task(Status::Running)), Fate::Is(State::Ready { pid: 7 }));
+        assert_eq!(decide(Phase::Made, task(Status::Stopped)), Fate::Ended);
+        assert_eq!(decide(Phase::Made, task(Status::Created)), Fate::Ended);
+        let gone = Fate::Is(State::NotReady { network: Leftover::Maybe });
+        assert_eq!(decide(Phase::Made, Ok(None)), gone);
+        assert_eq!(decide(Phase::Failed, Ok(None)), gone);
+    }
+
+    #[test]
+    fn no_answer_is_no_end() {
+        let silent = decide(Phase::Made, Err(Error::deadline("no answer")));
+        assert_eq!(silent, Fate::Is(State::Unknown { reason: "no answer".into() }));
+        assert!(matches!(decide(Phase::Made, task(Status::Unknown)), Fate::Is(State::Unknown { .. })));
+    }
+
+    #[test]
+    fn what_nobody_was_told_of_is_taken_back() {
+        assert_eq!(decide(Phase::Creating, task(Status::Running)), Fate::Undo);
+    }
+}
