@@ -301,10 +301,12 @@ impl Inner {
         let (record, image, accounts) = (plan.record.clone(), plan.image.config.clone(), accounts.clone());
         let (runtime, settings) = (plan.runtime.clone(), self.config.runtime.clone());
         let (hostname, host) = (plan.hostname.to_owned(), self.host.clone());
+        let image_name = self.config.images.sandbox_image.clone();
         let make = move || -> Result<Vec<u8>, SpecError> {
             let user = spec::user::resolve(&user, &mut |path| accounts.file(path))?;
             let input = SandboxInput {
                 id: &record.id,
+                image_name: &image_name,
                 config: &record.config,
                 image: &image,
                 runtime: &runtime,
