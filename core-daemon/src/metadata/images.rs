@@ -193,7 +193,8 @@ pub fn delete(c: &Connection, ns: &Namespace, name: &str, target: Option<&str>) 
         .prepare_cached("DELETE FROM images WHERE ns = ?1 AND name = ?2 AND (?3 IS NULL OR digest = ?3)")?
         .execute(params![ns.as_str(), name, target])?;
     if gone == 0 {
-        return Err(MetadataError::NotFound(Kind::Image, name.to_owned()));
+        let wanted = target.map_or_else(|| name.to_owned(), |target| format!("{name}@{target}"));
+        return Err(MetadataError::NotFound(Kind::Image, wanted));
     }
     leases::unprotect(c, ns, IMAGES, name)?;
     Ok(())

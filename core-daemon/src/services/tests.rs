@@ -305,3 +305,28 @@ async fn introspection_filters_and_keeps_its_uuid() {
     assert_eq!(port.plugin_info(&cx, info("task")).await.unwrap().plugin.unwrap().id, "task");
     assert_eq!(port.plugin_info(&cx, info("nope")).await.unwrap_err().code, Code::NotFound);
 }
+
+#[tokio::test]
+async fn a_damaged_record_is_left_out_and_delays_no_other() {
+    let (node, cx) = (Node::new().await, Context::new("test"));
+    let (core, digest) = (node.core(), node.put(b"abc", &[]).await.to_string());
+    for name in ["a", "b", "c"] {
+        let request = i::CreateImageRequest { image: Some(image(name, &digest)), source_date_epoch: None };
+        core.images.create(&cx, request).await.unwrap();
+        core.containers.create(&cx, c::CreateContainerRequest { container: Some(container(name)) }).await.unwrap();
+    }
+    let spoil = |c: &rusqlite::Connection| {
+        c.execute("UPDATE images SET labels = 'no json' WHERE name = 'b'", [])?;
+        Ok(c.execute("UPDATE container_payloads SET kind = 'what' WHERE container = 'b' AND kind = 'spec'", [])?)
+    };
+    node.write(spoil).await.unwrap();
+    let images = core.images.list(&cx, i::ListImagesRequest::default()).await.unwrap().images;
+    assert_eq!(images.iter().map(|image| image.name.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    let containers = core.containers.list(&cx, c::ListContainersRequest::default()).await.unwrap().containers;
+    assert_eq!(containers.iter().map(|container| container.id.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+    let e = core.containers.get(&cx, c::GetContainerRequest { id: "b".into() }).await.unwrap_err();
+    assert!(e.code == Code::Internal && e.message.contains("\"b\""), "{e}");
+    // Labels that can't be read keep nothing, but the image still keeps its target.
+    node.gc.collect().await.unwrap();
+    assert_eq!(node.content.page(&node.scope, String::new(), 10, Default::default()).await.unwrap().len(), 1);
+}
