@@ -1,8 +1,46 @@
 //! Container logs: from the FIFOs that a shim writes to into files in the CRI format.
+//!
+//! **No line is lost or doubled when this daemon is killed**, at whatever moment, and started again. Bytes that a
+//! killed reader has read from a FIFO are gone, so nobody reads: the kernel moves them (`splice`) from the FIFO to the
+//! end of a spool file beside it, where a byte is in exactly one of the two. From there:
+//!
+//! 1. *stage*: FIFO → spool. The spool's length tells how much has arrived.
+//! 2. *announce*: the journal names the next batch: which part of the spool, the time that its entries carry, and the
+//!    identity and length of the log file before it.
+//! 3. *append*: the entries go to the log. Appending is ours alone, so the log's length tells how far this came.
+//! 4. *trim*: the space of what is in the log is given back. An idle spool begins anew, announced in the journal too.
+//!
+//! After a kill [`pump`] forms the announced batch again (same bytes, same time, same text) and appends what of it is
+//! missing after the announced length; a log that was renamed meanwhile is found by its inode. Only if that file is
+//! gone can the one batch be written twice. An unfinished line stays in the spool. The spool must be on a local file
+//! system; a tmpfs, as below `/run`, is best.
+//!
+//! A log that can't be written (full disk) holds its container up for ten seconds, then output is given up, with one
+//! error in the daemon's own log, until the log can be written again. Lines without a limit are split at 16 MiB.
+//!
+//! All logs share a few blocking threads; each costs one sleeping task and four files. What is still in a FIFO when
+//! both this daemon and the shim are gone is lost with the FIFO.
+
+mod file;
+mod format;
+mod journal;
+mod pump;
+mod task;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use pump::Pump;
+use task::{Command, Task};
+
+/// Blocking threads that logs may hold at a time: a disk that hangs must not take those of everybody.
+const SLOTS: usize = 32;
 
 /// Where a container's output comes from and goes to.
 #[derive(Debug, Clone)]
@@ -19,12 +57,22 @@ pub struct LogInput {
     pub max_line: i64,
 }
 
-/// All logs of this daemon.
-#[derive(Clone, Default)]
-pub struct Logs {}
+/// All logs of this daemon. Clones share everything.
+#[derive(Clone)]
+pub struct Logs {
+    slots: Arc<Semaphore>,
+}
 
-/// One container's log. Dropping it is the same as [`LogHandle::detach`].
-pub struct LogHandle {}
+/// One container's log. Dropping it is the same as [`LogHandle::detach`], without waiting for it.
+pub struct LogHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { slots: Arc::new(Semaphore::new(SLOTS)) }
+    }
+}
 
 impl Logs {
     pub fn new() -> Self {
@@ -35,25 +83,40 @@ impl Logs {
     ///
     /// Call it before the task is created (the reader comes first), or again after a restart.
     pub async fn attach(&self, input: LogInput) -> io::Result<LogHandle> {
-        let _ = input;
-        Err(io::Error::other("logs"))
+        let id = input.id.clone();
+        let pump = shared_sys::blocking(move || Pump::open(&input)).await?;
+        let fifos = Task::watch(&pump)?;
+        let (sender, commands) = mpsc::channel(4);
+        let task = Task { id, pump, commands, slots: self.slots.clone() };
+        // Owned by its handle: it ends when that is dropped.
+        tokio::spawn(task.run(fifos));
+        Ok(LogHandle { commands: sender })
     }
 }
 
 impl LogHandle {
     /// Goes on in a new file at the log's path, after the kubelet has renamed the old one. No line is lost.
     pub async fn reopen(&self) -> io::Result<()> {
-        Ok(())
+        let (reply, done) = oneshot::channel();
+        let ended = || io::Error::new(io::ErrorKind::NotConnected, "the log has ended");
+        self.commands.send(Command::Reopen(reply)).await.map_err(|_| ended())?;
+        done.await.map_err(|_| ended())?
     }
 
     /// Waits until everything that the container wrote is in the log. Call it once the task is deleted, that is, when
     /// the shim has closed the FIFOs or never will. After `deadline` what is there is written and the rest given up.
-    /// Says whether the end was reached. The log is finished then: later output is not read.
+    /// Says whether all there was is in the log. The log is finished then: later output is not read.
     pub async fn drained(&self, deadline: Duration) -> bool {
-        let _ = deadline;
-        true
+        let (reply, done) = oneshot::channel();
+        // A log that has ended was drained before.
+        self.commands.send(Command::Drain(deadline, reply)).await.is_err() || done.await.unwrap_or(false)
     }
 
     /// Stops reading, for good or until another daemon attaches; nothing that was read is lost.
-    pub async fn detach(self) {}
+    pub async fn detach(self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Detach(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
 }

@@ -145,7 +145,9 @@ fn branches(
 ) -> Result<usize, String> {
     let (mut at, mut stop) = block(tokens, start, scope, None)?;
     match &turn {
-        Turn::Once => drop(block(tokens, start, scope, out.as_deref_mut())?),
+        Turn::Once => {
+            block(tokens, start, scope, out.as_deref_mut())?;
+        }
         Turn::Each(names, items) => {
             for (index, item) in items.iter().enumerate() {
                 let mut inner = scope.clone();

@@ -7,9 +7,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::pipe::SpliceFlags;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Makes a FIFO. One that exists already is kept; anything else in its place is an error.
 pub fn make(path: &Path, mode: u32) -> io::Result<()> {
@@ -74,6 +77,28 @@ pub fn move_to_file(pipe: impl AsFd, file: impl AsFd, offset: u64, max: usize) -
             Err(rustix::io::Errno::AGAIN) => return Ok(Moved::Empty),
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// A reading end that an async task can wait for.
+pub struct Watch(AsyncFd<Arc<File>>);
+
+impl Watch {
+    /// Must be called inside a runtime.
+    pub fn new(fifo: Arc<File>) -> io::Result<Self> {
+        // SAFETY: the descriptor of a `File` is valid, always the same, and open as long as the `Arc`, which the
+        // `AsyncFd` owns and which nobody can take out of it.
+        Ok(Self(unsafe { AsyncFd::register_with_interest(fifo, Interest::READABLE) }?))
+    }
+
+    /// Until there is something to read, or the last writer has gone. Call it before reading to the end: what comes
+    /// after it returned wakes the next call.
+    pub async fn readable(&self) {
+        match self.0.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            // The runtime goes down, and the caller with it.
+            Err(_) => std::future::pending().await,
         }
     }
 }
