@@ -12,6 +12,7 @@
 //! - [`spec`], [`network`], [`logs`], [`host`]: the OCI spec, CNI, container logs, the machine.
 //! - [`instrument`]: where a start's time went.
 //! - [`store`], [`names`]: look-up by id prefix; one request under a name at a time.
+//! - [`server`]: CRI over gRPC, v1 and v1alpha2.
 //! - [`call`]: deadlines and patience for calls on the core.    - [`rootfs`]: files of an image.
 
 #![forbid(unsafe_code)]
@@ -30,6 +31,7 @@ pub mod pod;
 pub mod recover;
 pub mod rootfs;
 pub mod runtime;
+pub mod server;
 mod signal;
 pub mod spec;
 pub mod store;

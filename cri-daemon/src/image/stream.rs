@@ -15,7 +15,8 @@ const BUFFER: usize = 16;
 /// Our end of a named stream. Dropping it closes the stream.
 pub struct Named {
     pub id: String,
-    to_core: mpsc::Sender<Any>,
+    /// Gone when we have said all.
+    to_core: Option<mpsc::Sender<Any>>,
     from_core: Items<Any>,
 }
 
@@ -35,7 +36,7 @@ impl Named {
             }
         };
         let from_core = call::within(format!("open stream {id}"), call::RECORD, opened).await?;
-        Ok(Self { id, to_core, from_core })
+        Ok(Self { id, to_core: Some(to_core), from_core })
     }
 
     /// The core's next message; nothing once it has closed the stream.
@@ -45,6 +46,12 @@ impl Named {
 
     /// Sends a message, waiting for room.
     pub async fn send(&mut self, message: Any) -> Result<()> {
-        self.to_core.send(message).await.map_err(|_| Error::unavailable(format!("stream {} was closed", self.id)))
+        let closed = || Error::unavailable(format!("stream {} was closed", self.id));
+        self.to_core.as_ref().ok_or_else(closed)?.send(message).await.map_err(|_| closed())
+    }
+
+    /// Says that nothing more comes from us. The core may go on.
+    pub fn close(&mut self) {
+        self.to_core = None;
     }
 }

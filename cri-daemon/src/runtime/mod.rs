@@ -13,9 +13,13 @@ mod remove_container;
 mod remove_pod_sandbox;
 mod reopen_container_log;
 mod run_pod_sandbox;
+mod runtime_config;
 mod start_container;
+mod status;
 mod stop_container;
 mod stop_pod_sandbox;
+mod update_runtime_config;
+mod version;
 
 use std::collections::BTreeMap;
 

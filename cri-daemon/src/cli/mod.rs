@@ -1,0 +1,142 @@
+//! The commands of `cri-daemon`: the daemon itself, and small clients of it.
+//!
+//! - [`daemon`]: no command: the kubelet's side of the wiring `split`.
+//! - [`run`]: a Pod manifest without a kubelet ([`manifest`], [`quantity`], [`pod`], [`follow`]).
+//! - [`rm`], [`load`], [`report`]: removing pods, importing images, what the seam has cost.
+
+mod client;
+mod daemon;
+mod follow;
+mod load;
+mod manifest;
+mod pod;
+mod quantity;
+mod report;
+mod rm;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use shared_config::Config;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The file that is read when none is named, if it is there.
+const DEFAULT_CONFIG: &str = "/etc/core-daemon/config.toml";
+
+/// The kubelet's side of a container runtime: serves CRI, and asks core-daemon to do the work.
+///
+/// Without a command it serves the kubelet until it is told to stop. Wanted only where `[cri] wiring` is "split"; in
+/// the other wirings core-daemon serves CRI by itself. The commands below are clients, and work in every wiring.
+#[derive(Parser)]
+#[command(name = "cri-daemon", version, max_term_width = 100)]
+pub struct Args {
+    /// Configuration file, the same as core-daemon's [default: /etc/core-daemon/config.toml, if it exists]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// CRI socket to serve on, or to connect to, instead of the configuration's
+    #[arg(short, long, value_name = "SOCKET", global = true)]
+    address: Option<PathBuf>,
+    /// What the daemon logs: trace, debug, info, warn or error
+    #[arg(short, long, value_name = "LEVEL", global = true)]
+    log_level: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a Kubernetes Pod manifest without a kubelet
+    ///
+    /// Pulls what is missing, starts the pod, prints its id, its address and what its containers write, and ends when
+    /// they have ended, with the exit status of the first that failed. A manifest may use: metadata, containers with
+    /// image, command, args, env, ports, resources, volumeMounts and securityContext, volumes of the kinds hostPath and
+    /// emptyDir, the pod's securityContext, and restartPolicy Never. Anything else is refused by its name.
+    Run {
+        /// The manifest, in YAML
+        #[arg(value_name = "POD.yaml")]
+        manifest: PathBuf,
+        /// Remove the pod in the end, also after Ctrl-C
+        #[arg(long)]
+        rm: bool,
+        /// Return when everything is started
+        #[arg(long)]
+        detach: bool,
+        /// Print how long each stage of the start took, and what the seam has cost
+        #[arg(long, alias = "timeline")]
+        report: bool,
+    },
+    /// Stop and remove pods
+    Rm {
+        /// The beginning of an id, NAME or NAMESPACE/NAME
+        #[arg(value_name = "POD", required_unless_present = "all")]
+        pods: Vec<String>,
+        /// Every pod on this node
+        #[arg(long, conflicts_with = "pods")]
+        all: bool,
+    },
+    /// Import an OCI or Docker image archive for the kubelet
+    Load {
+        /// The archive, as written by `docker save`, `skopeo copy` or `ctr images export`
+        #[arg(value_name = "IMAGE.tar")]
+        archive: PathBuf,
+    },
+    /// Print what has crossed the seam between CRI and core: calls, bytes and time by service
+    Seam,
+}
+
+/// Does what was asked for.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let (config, warnings) = configuration(&args)?;
+    let Some(command) = args.command else {
+        let named = args.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
+        return daemon::run(config, &named, &warnings).map(|()| ExitCode::SUCCESS);
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    let outcome = runtime.block_on(client(config, command));
+    // A file that is being read must not hold up the end.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn client(config: Config, command: Command) -> anyhow::Result<ExitCode> {
+    let (address, root) = (&config.cri.address, &config.root);
+    match command {
+        Command::Run { manifest, rm, detach, report } => {
+            run::run(address, root, &run::Options { manifest, rm, detach, report }).await
+        }
+        Command::Rm { pods, all } => rm::rm(address, root, &pods, all).await.map(|()| ExitCode::SUCCESS),
+        Command::Load { archive } => load::load(&config, &archive).await.map(|()| ExitCode::SUCCESS),
+        Command::Seam => report::seam(address).await.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn configuration(args: &Args) -> anyhow::Result<(Config, Vec<shared_config::Warning>)> {
+    let fallback = Path::new(DEFAULT_CONFIG);
+    let file = args.config.as_deref().or_else(|| fallback.exists().then_some(fallback));
+    let (mut config, warnings) = match file {
+        Some(file) => shared_config::load(file).context("configuration")?,
+        None => (Config::default(), Vec::new()),
+    };
+    if let Some(address) = &args.address {
+        config.cri.address.clone_from(address);
+    }
+    if let Some(level) = &args.log_level {
+        config.log.level.clone_from(level);
+    }
+    Ok((config, warnings))
+}
+
+/// Returns at SIGINT or SIGTERM.
+async fn interrupted() {
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        // Then the signals have their usual effect.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}

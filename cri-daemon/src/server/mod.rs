@@ -1,0 +1,65 @@
+//! CRI over gRPC: thin adapters from tonic's services to the methods of [`Cri`].
+//!
+//! - [`runtime`], [`image`]: one line an RPC; those of later versions answer `Unimplemented` and name themselves.
+//! - [`call`]: what every call goes through: is recovery done, how long did it take, what went wrong.
+//! - [`v1alpha2`]: kubelets up to 1.25 speak an older version of the same protocol.
+//!
+//! The same [`routes`] are served on CRI's own socket and, where the core links CRI in, on the core's.
+
+mod call;
+mod image;
+mod runtime;
+mod v1alpha2;
+
+use std::future::Future;
+
+use shared_proto::authority;
+use shared_proto::cri::v1::image_service_server::ImageServiceServer;
+use shared_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
+use shared_proto::transport::MAX_MESSAGE;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::Cri;
+
+/// A kubelet sends everything over one connection, and each exec probe is a stream of its own.
+const MAX_STREAMS: u32 = u32::MAX >> 1;
+
+/// The services of both versions of CRI.
+pub fn routes(cri: &Cri) -> Routes {
+    let runtime = RuntimeServiceServer::new(runtime::Service(cri.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let image = ImageServiceServer::new(image::Service(cri.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    Routes::new(v1alpha2::Old(runtime.clone()))
+        .add_service(v1alpha2::Old(image.clone()))
+        .add_service(runtime)
+        .add_service(image)
+}
+
+/// Serves CRI, with gRPC's health service, until `shutdown`; then lets running calls end.
+///
+/// The listener is what `shared_sys::socket::bind` gives.
+pub async fn serve(
+    listener: std::os::unix::net::UnixListener,
+    cri: Cri,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RuntimeServiceServer<runtime::Service>>().await;
+    health.set_serving::<ImageServiceServer<image::Service>>().await;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    Server::builder()
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .add_routes(routes(&cri).add_service(health_service))
+        .serve_with_incoming_shutdown(authority::incoming(listener), shutdown)
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
