@@ -238,19 +238,15 @@ pub enum SeccompType {
 
 /// Reads the manifest at `path`.
 pub fn load(path: &Path) -> Result<Pod, ManifestError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
     parse(&text, path)
 }
 
 /// Reads `text`; `path` is only named in messages.
 pub fn parse(text: &str, path: &Path) -> Result<Pod, ManifestError> {
     let syntax = |source| ManifestError::Syntax { path: path.to_owned(), source };
-    let invalid = |field: &str, reason: String| ManifestError::Invalid {
-        path: path.to_owned(),
-        field: field.to_owned(),
-        reason,
-    };
+    let invalid =
+        |field: &str, reason: String| ManifestError::Invalid { path: path.to_owned(), field: field.to_owned(), reason };
     // What it is comes before what is in it: a Deployment is no broken Pod.
     #[derive(Deserialize)]
     struct Kind {
@@ -301,10 +297,16 @@ fn check(pod: &Pod) -> Result<(), (String, String)> {
     match pod.spec.restart_policy.as_deref() {
         Some("Never") => {}
         Some(other) => {
-            return fail("spec.restartPolicy".into(), &format!("{other:?}: nobody restarts containers here; use Never"));
+            return fail(
+                "spec.restartPolicy".into(),
+                &format!("{other:?}: nobody restarts containers here; use Never"),
+            );
         }
         None => {
-            return fail("spec.restartPolicy".into(), "it means Always unless it is given; nobody restarts containers here, so write Never");
+            return fail(
+                "spec.restartPolicy".into(),
+                "it means Always unless it is given; nobody restarts containers here, so write Never",
+            );
         }
     }
     if pod.spec.containers.is_empty() {

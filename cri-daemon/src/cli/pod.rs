@@ -133,7 +133,10 @@ impl Plan {
             }),
             command: expanded(&container.command),
             args: expanded(&container.args),
-            envs: env.iter().map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone().into() }).collect(),
+            envs: env
+                .iter()
+                .map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone().into() })
+                .collect(),
             mounts: self.mounts(container),
             labels,
             log_path: text(&log_path(container)),

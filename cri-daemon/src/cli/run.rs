@@ -166,14 +166,17 @@ async fn image(
     tokio::pin!(pull);
     loop {
         tokio::select! {
-            pulled = &mut pull => break said(pulled)?,
+            pulled = &mut pull => {
+                said(pulled)?;
+                break;
+            }
             () = stop.cancelled() => anyhow::bail!("interrupted"),
             _ = ticks.tick() => {
                 eprint!("\rpulling {} ({} s)", container.image, began.elapsed().as_secs());
                 std::io::stderr().flush().ok();
             }
         }
-    };
+    }
     let image = said(client.images.image_status(status).await)?.image;
     let size = image.as_ref().map(|image| report::bytes(image.size)).unwrap_or_default();
     eprintln!("\rpulled {}: {size} ({} ms)", container.image, began.elapsed().as_millis());

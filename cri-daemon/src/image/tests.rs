@@ -122,7 +122,11 @@ async fn images_of_others_show_up_adopted_move_and_go() {
     let target = Descriptor { digest: moved, ..Default::default() };
     world.images.point(NAME, target, &Labels::new()).await.unwrap();
     until(|| world.images.index().find(NAME).is_ok_and(|l| l.image.id == other)).await;
-    assert_eq!(world.images.index().names_of(&id).as_slice(), std::slice::from_ref(&id), "the old one is kept by its id");
+    assert_eq!(
+        world.images.index().names_of(&id).as_slice(),
+        std::slice::from_ref(&id),
+        "the old one is kept by its id"
+    );
 
     let delete = i::DeleteImageRequest { name: NAME.into(), ..Default::default() };
     world.core.images.delete(&Context::new("k8s.io"), delete).await.unwrap();
