@@ -35,6 +35,8 @@ pub mod server;
 mod signal;
 pub mod spec;
 pub mod store;
+#[cfg(test)]
+mod testing;
 mod versioned;
 
 use std::collections::BTreeMap;
@@ -89,7 +91,19 @@ pub(crate) struct Inner {
 impl Cri {
     /// A CRI service over these ports, which [`Cri::start`] makes ready. `meter` is the one behind `core`.
     pub fn new(core: Core, meter: Meter, wiring: Wiring, config: Config, host: Arc<dyn host::Host>) -> Self {
-        let network = network::Network::new(&config.runtime.cni, Path::new(network::CACHE_DIR));
+        Self::with_cni_cache(core, meter, wiring, config, host, Path::new(network::CACHE_DIR))
+    }
+
+    /// The same, with the results of CNI plugins in a folder of their own.
+    fn with_cni_cache(
+        core: Core,
+        meter: Meter,
+        wiring: Wiring,
+        config: Config,
+        host: Arc<dyn host::Host>,
+        cni_cache: &Path,
+    ) -> Self {
+        let network = network::Network::new(&config.runtime.cni, cni_cache);
         let own = config.runtime.runtimes.iter().filter(|(_, runtime)| !runtime.cni_conf_dir.is_empty());
         Self(Arc::new(Inner {
             images: image::Images::new(core.clone(), &config),

@@ -96,6 +96,8 @@ impl Host for FakeHost {
         if state.fail.contains("mount_shm") {
             return Err(HostError::MountShm { path: path.to_owned(), source: injected() });
         }
+        // The folder is there in earnest: specs are made of paths that exist.
+        std::fs::create_dir_all(path).map_err(|source| HostError::MountShm { path: path.to_owned(), source })?;
         state.mounts.insert(path.to_owned());
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! Who the process runs as is read from the image. It is known before the snapshot exists when another container of
 //! the same image was made before, and only then is the second writing of the record saved.
 
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use shared_proto::containerd::types;
@@ -32,6 +32,10 @@ impl Cri {
         let sandbox = self.0.sandboxes.get(&req.pod_sandbox_id)?;
         let pod = sandbox.record();
         let name = record::name(&config, &pod.config)?;
+        if config.image.as_ref().is_none_or(|image| image.image.is_empty()) {
+            return Err(Error::invalid("config.image: a container needs it"));
+        }
+        let log_path = log_path(&pod.config.log_directory, &config.log_path)?;
         let (admitted, sandbox_pid) = sandbox.life.admit().context(format!("create container {name:?}"))?;
         let wanted = ContainerRequest { sandbox_id: pod.id.clone(), config };
         let id = new_id();
@@ -40,7 +44,7 @@ impl Cri {
                 let cri = self.clone();
                 let gate: Admitted = admitted;
                 self.0.work.spawn(async move {
-                    let made = cri.0.make_container(&id, &name, wanted.config, &sandbox, sandbox_pid).await;
+                    let made = cri.0.make_container(&id, &name, wanted.config, log_path, &sandbox, sandbox_pid).await;
                     let made = made.with_context(|| format!("create container {name:?}"));
                     ticket.finish(&id, made.map(|()| id.clone()));
                     drop(gate);
@@ -93,6 +97,7 @@ impl Inner {
         id: &str,
         name: &str,
         config: v1::ContainerConfig,
+        log_path: String,
         sandbox: &Sandbox,
         sandbox_pid: u32,
     ) -> Result<()> {
@@ -109,7 +114,7 @@ impl Inner {
                 id: id.to_owned(),
                 name: name.to_owned(),
                 target_pid: self.target_pid(&config, &pod.id)?,
-                log_path: log_path(&pod.config.log_directory, &config.log_path),
+                log_path,
                 stop_signal: signal::of_container(&config, &image.config)?,
                 image_name: match config.image.as_ref().map(|image| image.user_specified_image.as_str()) {
                     Some(asked) if !asked.is_empty() => asked.to_owned(),
@@ -299,12 +304,18 @@ fn context(config: &v1::ContainerConfig) -> Option<&v1::LinuxContainerSecurityCo
     config.linux.as_ref()?.security_context.as_ref()
 }
 
-/// No log is kept unless both parts are given.
-fn log_path(directory: &str, file: &str) -> String {
+/// No log is kept unless both parts are given. The log lies below the pod's log folder, whoever asks.
+fn log_path(directory: &str, file: &str) -> Result<String> {
     if directory.is_empty() || file.is_empty() {
-        return String::new();
+        return Ok(String::new());
     }
-    Path::new(directory).join(file).to_string_lossy().into_owned()
+    if !Path::new(directory).is_absolute() {
+        return Err(Error::invalid(format!("log_directory {directory:?} of the sandbox is not an absolute path")));
+    }
+    if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(Error::invalid(format!("log_path {file:?} leads out of the log folder")));
+    }
+    Ok(Path::new(directory).join(file).to_string_lossy().into_owned())
 }
 
 fn user_request(config: &v1::ContainerConfig, image: &ResolvedImage) -> UserRequest {

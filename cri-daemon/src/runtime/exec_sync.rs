@@ -189,7 +189,7 @@ fn answer(mut stdout: Vec<u8>, mut stderr: Vec<u8>, ended: Ended) -> v1::ExecSyn
     let room = MOST - FRAME;
     stderr.truncate(room.saturating_sub(stdout.len()).max(room / 16));
     stdout.truncate(room - stderr.len());
-    v1::ExecSyncResponse { stdout: stdout.into(), stderr: stderr.into(), exit_code: ended.code }
+    v1::ExecSyncResponse { stdout, stderr, exit_code: ended.code }
 }
 
 /// One stream of a command, read by a task of its own.

@@ -21,6 +21,9 @@ mod stop_pod_sandbox;
 mod update_runtime_config;
 mod version;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use shared_proto::cri::v1;
