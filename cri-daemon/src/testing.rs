@@ -131,8 +131,15 @@ impl World {
     /// Everything that is left anywhere, by name.
     pub async fn left(&self) -> Vec<String> {
         let (core, cx) = (self.fake.core(), Context::new(NAMESPACE));
-        let mut left: Vec<String> =
-            core.tasks.list(&cx, Default::default()).await.unwrap().tasks.into_iter().map(|t| format!("task {}", t.id)).collect();
+        let mut left: Vec<String> = core
+            .tasks
+            .list(&cx, Default::default())
+            .await
+            .unwrap()
+            .tasks
+            .into_iter()
+            .map(|t| format!("task {}", t.id))
+            .collect();
         let records = core.containers.list(&cx, c::ListContainersRequest::default()).await.unwrap().containers;
         left.extend(records.into_iter().map(|record| format!("record {}", record.id)));
         let list = s::ListSnapshotsRequest { snapshotter: "overlayfs".into(), ..Default::default() };
@@ -166,7 +173,8 @@ async fn image(fake: &FakeCore, name: &str) {
         "os": "linux", "architecture": architecture, "config": { "Entrypoint": [format!("/{name}")] },
         "rootfs": { "type": "layers", "diff_ids": [] },
     }));
-    let manifest = put(serde_json::json!({ "schemaVersion": 2, "config": { "digest": config, "size": 1 }, "layers": [] }));
+    let manifest =
+        put(serde_json::json!({ "schemaVersion": 2, "config": { "digest": config, "size": 1 }, "layers": [] }));
     let target = Descriptor { digest: manifest, ..Default::default() };
     let record = i::Image { name: name.into(), target: Some(target), ..Default::default() };
     let request = i::CreateImageRequest { image: Some(record), source_date_epoch: None };

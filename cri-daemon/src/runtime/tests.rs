@@ -215,7 +215,10 @@ async fn containers_are_found_by_what_the_kubelet_filters_by() {
         }
     };
     let filter = v1::ContainerFilter::default;
-    assert_eq!(list(v1::ContainerFilter { pod_sandbox_id: one[..12].into(), ..filter() }).await, std::slice::from_ref(&a));
+    assert_eq!(
+        list(v1::ContainerFilter { pod_sandbox_id: one[..12].into(), ..filter() }).await,
+        std::slice::from_ref(&a)
+    );
     assert_eq!(list(v1::ContainerFilter { id: b[..12].into(), ..filter() }).await, std::slice::from_ref(&b));
     let running = Some(v1::ContainerStateValue { state: ContainerState::ContainerRunning.into() });
     assert_eq!(list(v1::ContainerFilter { state: running, ..filter() }).await, std::slice::from_ref(&b));
