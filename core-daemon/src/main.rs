@@ -63,6 +63,8 @@ enum Which {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "merged")]
+    cri_daemon::logs::keeper::run_if_asked();
     let args = Args::parse();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

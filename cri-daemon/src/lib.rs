@@ -113,7 +113,7 @@ impl Cri {
             wiring,
             networks: own.map(|(name, runtime)| (name.clone(), network.for_runtime(runtime))).collect(),
             network,
-            logs: logs::Logs::new(),
+            logs: logs::Logs::keeping(&config.state.join("io.containerd.grpc.v1.cri/fifos.sock")),
             config,
             host,
             accounts: rootfs::Known::default(),
@@ -130,6 +130,7 @@ impl Cri {
 
     /// Waits for the core, finds out what runs, and is ready then. Ends early, with an error, when it is stopped.
     pub async fn start(&self) -> Result<()> {
+        self.0.logs.start().await;
         let events = self.subscribe().await?;
         self.0.images.start(&self.0.work, self.0.shutdown.clone()).await?;
         self.recover().await?;

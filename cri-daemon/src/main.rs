@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    cri_daemon::logs::keeper::run_if_asked();
     match cli::run(cli::Args::parse()) {
         Ok(code) => code,
         Err(e) => {

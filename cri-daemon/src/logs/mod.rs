@@ -18,12 +18,13 @@
 //! A log that can't be written (full disk) holds its container up for ten seconds, then output is given up, with one
 //! error in the daemon's own log, until the log can be written again. Lines without a limit are split at 16 MiB.
 //!
-//! All logs share a few blocking threads; each costs one sleeping task and four files. What is still in a FIFO when
-//! both this daemon and the shim are gone is lost with the FIFO.
+//! All logs share a few blocking threads; each costs one sleeping task and four files. What is in a FIFO when its shim
+//! closes it while no daemon runs is kept by the [`keeper`].
 
 mod file;
 mod format;
 mod journal;
+pub mod keeper;
 mod pump;
 mod task;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use keeper::Keeper;
 use pump::Pump;
 use task::{Command, Task};
 
@@ -61,6 +63,7 @@ pub struct LogInput {
 #[derive(Clone)]
 pub struct Logs {
     slots: Arc<Semaphore>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 /// One container's log. Dropping it is the same as [`LogHandle::detach`], without waiting for it.
@@ -68,9 +71,31 @@ pub struct LogHandle {
     commands: mpsc::Sender<Command>,
 }
 
+/// The FIFOs of one log, in the keeper's hands.
+struct Keep {
+    keeper: Option<Arc<Keeper>>,
+    fifos: Vec<PathBuf>,
+}
+
+impl Keep {
+    /// Blocks.
+    fn hold(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.hold(&self.fifos);
+        }
+    }
+
+    /// Once nothing more is to be read. Blocks.
+    fn release(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.release(&self.fifos);
+        }
+    }
+}
+
 impl Default for Logs {
     fn default() -> Self {
-        Self { slots: Arc::new(Semaphore::new(SLOTS)) }
+        Self { slots: Arc::new(Semaphore::new(SLOTS)), keeper: None }
     }
 }
 
@@ -79,15 +104,34 @@ impl Logs {
         Self::default()
     }
 
+    /// Logs with a [`keeper`], if this program can be one, whose socket is at `socket`.
+    pub fn keeping(socket: &std::path::Path) -> Self {
+        Self { keeper: Keeper::new(socket).map(Arc::new), ..Self::default() }
+    }
+
+    /// Starts the keeper, or finds the one that a former daemon has left.
+    pub async fn start(&self) {
+        if let Some(keeper) = self.keeper.clone() {
+            shared_sys::blocking(move || keeper.start()).await;
+        }
+    }
+
     /// Opens the FIFOs and the log, finishes what a killed daemon had begun, and goes on from there.
     ///
     /// Call it before the task is created (the reader comes first), or again after a restart.
     pub async fn attach(&self, input: LogInput) -> io::Result<LogHandle> {
         let id = input.id.clone();
-        let pump = shared_sys::blocking(move || Pump::open(&input)).await?;
+        let paths = [&input.stdout, &input.stderr].into_iter().flatten().cloned().collect();
+        let held = Keep { keeper: self.keeper.clone(), fifos: paths };
+        let (pump, held) = shared_sys::blocking(move || {
+            let pump = Pump::open(&input)?;
+            held.hold();
+            Ok::<_, io::Error>((pump, held))
+        })
+        .await?;
         let fifos = Task::watch(&pump)?;
         let (sender, commands) = mpsc::channel(4);
-        let task = Task { id, pump, commands, slots: self.slots.clone() };
+        let task = Task { id, pump, commands, slots: self.slots.clone(), held };
         // Owned by its handle: it ends when that is dropped.
         tokio::spawn(task.run(fifos));
         Ok(LogHandle { commands: sender })

@@ -7,6 +7,7 @@ use shared_sys::fifo::Watch;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::Keep;
 use super::pump::{Pump, Turn};
 
 /// How long a log that takes nothing holds its container up, before output is given up.
@@ -28,6 +29,7 @@ pub(super) struct Task {
     pub pump: Pump,
     pub commands: mpsc::Receiver<Command>,
     pub slots: Arc<Semaphore>,
+    pub held: Keep,
 }
 
 type Fifos = [Option<Watch>; 2];
@@ -48,7 +50,7 @@ impl Task {
     }
 
     pub async fn run(self, fifos: Fifos) {
-        let Task { id, mut pump, mut commands, slots } = self;
+        let Task { id, mut pump, mut commands, slots, held } = self;
         let mut stuck: Option<Instant> = None;
         let mut next = Next::Again;
         loop {
@@ -61,7 +63,7 @@ impl Task {
                         let _ = reply.send(done);
                     }
                     Some(Command::Drain(deadline, reply)) => {
-                        let whole = drain(pump, &fifos, &slots, Instant::now() + deadline).await;
+                        let whole = drain(pump, &fifos, &slots, Instant::now() + deadline, held).await;
                         let _ = reply.send(whole);
                         return;
                     }
@@ -151,7 +153,7 @@ async fn after(id: &str, pump: &mut Pump, turn: std::io::Result<Turn>, stuck: &m
 }
 
 /// Reads to the end, or to the deadline; whether the end was reached and all of it is in the log.
-async fn drain(mut pump: Pump, fifos: &Fifos, slots: &Arc<Semaphore>, deadline: Instant) -> bool {
+async fn drain(mut pump: Pump, fifos: &Fifos, slots: &Arc<Semaphore>, deadline: Instant, held: Keep) -> bool {
     let mut whole = true;
     loop {
         let turn;
@@ -186,6 +188,10 @@ async fn drain(mut pump: Pump, fifos: &Fifos, slots: &Arc<Semaphore>, deadline: 
         }
     }
     whole &= !pump.dropping();
-    shared_sys::blocking(move || pump.discard()).await;
+    shared_sys::blocking(move || {
+        pump.discard();
+        held.release();
+    })
+    .await;
     whole
 }
