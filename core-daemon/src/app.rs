@@ -1,11 +1,255 @@
-//! The composition root.
+//! The composition root: what the core is made of, in which order it starts, and how it ends.
+//!
+//! Start: folders, the lock on the root, the sockets (refused while somebody else owns them), database and stores, the
+//! shims' event socket, the tasks that outlived an earlier core, then the services. Nothing is served before those
+//! tasks are known again. End (SIGTERM, SIGINT): no new calls, running ones are answered, background work drains;
+//! shims and containers go on.
 
-use shared_config::{Config, Warning};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-pub fn run(_config: Config, _warnings: &[Warning]) -> anyhow::Result<()> {
-    anyhow::bail!("the parts are not assembled yet")
+use anyhow::{Context as _, bail};
+use shared_config::{Config, Warning, Wiring};
+use shared_proto::Core;
+use shared_sys::socket::{self, Access};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::events::Exchange;
+use crate::gc::Gc;
+use crate::images::{Puller, Settings};
+use crate::metadata::Db;
+use crate::runtime::{RuntimeConfig, Tasks, publish, serve_ttrpc};
+use crate::services::{
+    containers::ContainersService, content::ContentService, diff::DiffService, events::EventsService,
+    images::ImagesService, introspection, introspection::IntrospectionService, leases::LeasesService,
+    namespaces::NamespacesService, sandboxes::SandboxesService, snapshots::SnapshotsService, streaming::StreamManager,
+    tasks::TasksService, transfer::TransferService, version::VersionService,
+};
+use crate::snapshots::{Native, Overlay, Snapshots, Snapshotter};
+use crate::{content, server};
+
+/// Threads of the async runtime. Blocking work has its own pool.
+const WORKERS: usize = 2;
+/// How long running calls and background work may go on after a signal to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs the core until it is told to stop.
+pub fn run(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
+    on_runtime(async {
+        let _telemetry = shared_telemetry::init("core-daemon", &config.log.level, &config.log.format)?;
+        warnings.iter().for_each(|warning| tracing::warn!("configuration: {warning}"));
+        serve(config).await
+    })
 }
 
-pub fn publish(_config: &Config, _topic: &str, _namespace: &str) -> anyhow::Result<()> {
-    anyhow::bail!("the parts are not assembled yet")
+/// Hands the event on standard input, an encoded `Any`, to the core that runs.
+pub fn publish(config: &Config, topic: &str, namespace: &str) -> anyhow::Result<()> {
+    let mut event = Vec::new();
+    std::io::stdin().read_to_end(&mut event).context("read the event from standard input")?;
+    on_runtime(async { Ok(publish::publish(&config.grpc.address, namespace, topic, &event).await?) })
+}
+
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// What runs beside the services, in the order in which it ends.
+struct Parts {
+    core: Core,
+    tasks: Tasks,
+    puller: Puller,
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    check_wiring(&config)?;
+    let _lock = lock(&config.root)?;
+    make_folder(&config.state)?;
+    let access = Access { uid: config.grpc.uid, gid: config.grpc.gid, ..Access::default() };
+    let grpc_socket = socket::bind(&config.grpc.address, access)?;
+    let ttrpc_address = ttrpc_address(&config.grpc.address);
+    let ttrpc_socket = socket::bind(&ttrpc_address, access)?;
+
+    // `stop` ends what serves clients, `quiet` what they and the shims lean on.
+    let (stop, quiet) = (CancellationToken::new(), CancellationToken::new());
+    let background = TaskTracker::new();
+    let parts = assemble(&config, ttrpc_address, &background, &quiet).await?;
+    background.spawn(serve_ttrpc(ttrpc_socket, parts.tasks.clone(), quiet.clone().cancelled_owned()));
+    let found = parts.tasks.recover().await;
+    tracing::info!(?found, "tasks of an earlier run");
+
+    #[cfg(feature = "merged")]
+    let cri = crate::merged::start(&parts.core, &config, &stop, &background).await?;
+    #[cfg(feature = "merged")]
+    let routes = crate::merged::add_routes(parts.core.routes(), cri.as_ref());
+    #[cfg(not(feature = "merged"))]
+    let routes = parts.core.routes();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let mut grpc = tokio::spawn(server::serve(grpc_socket, routes.add_service(health_service), stop.clone()));
+
+    tracing::info!(address = %config.grpc.address.display(), wiring = config.cri.wiring.name(), "core-daemon serves");
+    ready();
+    tokio::select! {
+        signal = told_to_stop() => tracing::info!(signal = signal?, "stopping; containers go on"),
+        ended = &mut grpc => bail!("the gRPC server ended: {ended:?}"),
+    }
+
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    parts.puller.stop();
+    stop.cancel();
+    if tokio::time::timeout(DRAIN, grpc).await.is_err() {
+        tracing::warn!(limit = ?DRAIN, "calls that still run are cut");
+    }
+    #[cfg(feature = "merged")]
+    if let Some(cri) = cri {
+        cri.stop(DRAIN).await;
+    }
+    if tokio::time::timeout(DRAIN, parts.tasks.drain()).await.is_err() {
+        tracing::warn!(limit = ?DRAIN, "clean-ups that still run are left to the next start");
+    }
+    quiet.cancel();
+    background.close();
+    let _ = tokio::time::timeout(DRAIN, background.wait()).await;
+    for path in [&config.grpc.address, &self::ttrpc_address(&config.grpc.address)] {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
+/// Builds stores and services on what is on disk.
+async fn assemble(
+    config: &Config,
+    ttrpc_address: PathBuf,
+    background: &TaskTracker,
+    quiet: &CancellationToken,
+) -> anyhow::Result<Parts> {
+    let root = config.root.clone();
+    let folder = |plugin: &str| root.join(plugin);
+    let metadata = folder("io.containerd.metadata.v1.sqlite");
+    make_folder(&metadata)?;
+    let db = Db::open(&metadata.join("meta.db"))?;
+    let exchange = Exchange::default();
+
+    let content_root = folder("io.containerd.content.v1.content");
+    let store = content::Store::publishing(&content_root, db.clone(), exchange.clone())?;
+    let sweep = store.recover().await?;
+    if sweep.blobs + sweep.ingests + sweep.errors.len() > 0 {
+        tracing::info!(?sweep, "content that no record knows");
+    }
+
+    let mut plugins = introspection::standard(&content_root);
+    let overlay_root = folder("io.containerd.snapshotter.v1.overlayfs");
+    let native_root = folder("io.containerd.snapshotter.v1.native");
+    let mut backends: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::new();
+    backends.insert("overlayfs".into(), Arc::new(Overlay::open(&overlay_root, db.clone()).await?));
+    backends.insert("native".into(), Arc::new(Native::open(&native_root, db.clone()).await?));
+    plugins.push(introspection::snapshotter("overlayfs", &overlay_root));
+    plugins.push(introspection::snapshotter("native", &native_root));
+    let snapshots = Snapshots::publishing(db.clone(), backends, exchange.clone());
+
+    let gc = Gc::new(db.clone(), store.clone(), snapshots.clone(), exchange.clone());
+    background.spawn(gc.clone().run(quiet.clone()));
+
+    let settings = Settings {
+        max_concurrent_downloads: config.images.max_concurrent_downloads,
+        progress_timeout: config.images.image_pull_progress_timeout,
+        ..Settings::default()
+    };
+    let puller = Puller::new(store.clone(), snapshots.clone(), db.clone(), exchange.clone(), gc.clone(), settings);
+    puller.recover().await?;
+    let streams = StreamManager::default();
+
+    let binary = std::env::current_exe().context("find this program's own file")?;
+    let core_socket = config.grpc.address.clone();
+    let runtime = RuntimeConfig { state: config.state.clone(), root: root.clone(), core_socket, ttrpc_address, binary };
+    let tasks = Tasks::new(runtime, exchange.clone());
+
+    if cfg!(feature = "merged") && config.cri.wiring != Wiring::Split {
+        plugins.push(introspection::plugin("io.containerd.grpc.v1", "cri"));
+    }
+    let introspection = shared_sys::blocking(move || IntrospectionService::new(&root, plugins)).await?;
+    let transfer = TransferService::new(puller.clone(), streams.clone(), &config.images.snapshotter);
+    let core = Core {
+        containers: Arc::new(ContainersService::new(db.clone(), exchange.clone(), gc.clone())),
+        content: Arc::new(ContentService::new(store.clone(), gc.clone())),
+        diff: Arc::new(DiffService::new(store)),
+        events: Arc::new(EventsService::new(exchange.clone())),
+        images: Arc::new(ImagesService::new(db.clone(), exchange.clone(), gc.clone())),
+        introspection: Arc::new(introspection),
+        leases: Arc::new(LeasesService::new(db.clone(), gc.clone())),
+        namespaces: Arc::new(NamespacesService::new(db.clone(), exchange, gc)),
+        sandboxes: Arc::new(SandboxesService::new(db.clone())),
+        snapshots: Arc::new(SnapshotsService::new(snapshots)),
+        streaming: Arc::new(streams),
+        tasks: Arc::new(TasksService::new(tasks.clone(), db)),
+        transfer: Arc::new(transfer),
+        version: Arc::new(VersionService::new()),
+    };
+    Ok(Parts { core, tasks, puller })
+}
+
+/// A build without CRI can't serve a wiring that needs it.
+fn check_wiring(config: &Config) -> anyhow::Result<()> {
+    if cfg!(feature = "merged") || config.cri.wiring == Wiring::Split {
+        return Ok(());
+    }
+    bail!(
+        "wiring {:?} needs CRI inside the core, and this build has none: build it with --features merged, or set \
+         [cri] wiring = \"split\" and run cri-daemon beside it",
+        config.cri.wiring.name()
+    )
+}
+
+/// One core a root: holds the lock while the file is open.
+fn lock(root: &Path) -> anyhow::Result<File> {
+    make_folder(root)?;
+    let path = root.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("open {}", path.display()))?;
+    if file.try_lock().is_err() {
+        bail!("{} is in use by another core-daemon", root.display());
+    }
+    Ok(file)
+}
+
+/// Containers may have to pass through, but not to look around.
+fn make_folder(path: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .with_context(|| format!("make the folder {}", path.display()))
+}
+
+/// The shims' event socket lies beside the core's own.
+fn ttrpc_address(grpc: &Path) -> PathBuf {
+    let mut name = grpc.as_os_str().to_owned();
+    name.push(".ttrpc");
+    name.into()
+}
+
+/// Tells systemd, if it asked, that clients may come.
+fn ready() {
+    if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(error = %e, "could not notify the service manager");
+    }
+}
+
+/// Waits for the signal to end, and names it.
+async fn told_to_stop() -> std::io::Result<&'static str> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
 }

@@ -12,8 +12,11 @@ pub mod domain;
 pub mod events;
 pub mod gc;
 pub mod images;
+#[cfg(feature = "merged")]
+mod merged;
 pub mod metadata;
 pub mod runtime;
+mod server;
 pub mod services;
 pub mod snapshots;
 #[cfg(test)]
