@@ -159,6 +159,8 @@ async fn assemble(
 
     let gc = Gc::new(db.clone(), store.clone(), snapshots.clone(), exchange.clone());
     background.spawn(gc.clone().run(quiet.clone()));
+    // What an earlier run left behind goes early.
+    gc.schedule();
 
     let settings = Settings {
         max_concurrent_downloads: config.images.max_concurrent_downloads,

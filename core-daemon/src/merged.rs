@@ -38,7 +38,7 @@ pub async fn start(
 
     let (served, shutdown) = (cri.clone(), stop.clone());
     background.spawn(async move {
-        if let Err(e) = cri_daemon::server::serve(listener, served, shutdown).await {
+        if let Err(e) = cri_daemon::server::serve(listener, served, shutdown.cancelled_owned()).await {
             tracing::error!(error = %e, "the CRI server ended");
         }
     });

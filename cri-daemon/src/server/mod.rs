@@ -17,7 +17,7 @@ use shared_proto::authority;
 use shared_proto::cri::v1::image_service_server::ImageServiceServer;
 use shared_proto::cri::v1::runtime_service_server::RuntimeServiceServer;
 use shared_proto::transport::MAX_MESSAGE;
-use tonic::service::Routes;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 
 use crate::Cri;
@@ -27,13 +27,19 @@ const MAX_STREAMS: u32 = u32::MAX >> 1;
 
 /// The services of both versions of CRI.
 pub fn routes(cri: &Cri) -> Routes {
+    add_to(RoutesBuilder::default().routes(), cri)
+}
+
+/// Adds CRI to the other services of a server.
+pub fn add_to(routes: Routes, cri: &Cri) -> Routes {
     let runtime = RuntimeServiceServer::new(runtime::Service(cri.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let image = ImageServiceServer::new(image::Service(cri.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Routes::new(v1alpha2::Old(runtime.clone()))
+    routes
+        .add_service(v1alpha2::Old(runtime.clone()))
         .add_service(v1alpha2::Old(image.clone()))
         .add_service(runtime)
         .add_service(image)
