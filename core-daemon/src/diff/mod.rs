@@ -1,4 +1,4 @@
-//! Layer archives into snapshots.
+//! Layer archives: into snapshots ([`apply`]) and out of them ([`create`]).
 //!
 //! ```text
 //! blob ─▶ decompress ─▶ chunks, hashed (thread) ─▶ archive: entries ─▶ writer ─▶ upper folder
@@ -15,9 +15,12 @@
 mod apply;
 mod archive;
 mod chunks;
+mod compress;
+mod create;
 mod decompress;
 mod flush;
 mod parents;
+mod record;
 mod target;
 mod whiteouts;
 
@@ -28,6 +31,8 @@ use shared_proto::{Code, Error};
 use crate::domain::Digest;
 
 pub use apply::{apply, sync};
+pub use compress::Layer;
+pub use create::create;
 pub use decompress::{decompress, is_layer};
 
 /// What was applied: the uncompressed archive, up to the end of its stream.
@@ -52,6 +57,8 @@ pub enum DiffError {
     Malformed { position: u64, reason: String },
     #[error("layer entry {path:?}: {source}")]
     Entry { path: String, source: io::Error },
+    #[error("write the layer: {0}")]
+    Write(#[source] io::Error),
     #[error("sync the layer: {0}")]
     Sync(#[source] io::Error),
 }
@@ -63,7 +70,7 @@ impl From<DiffError> for Error {
             DiffError::Mounts(_) | DiffError::Malformed { .. } => Code::InvalidArgument,
             DiffError::Read(_) => Code::DataLoss,
             DiffError::Entry { source, .. } if source.kind() == io::ErrorKind::StorageFull => Code::ResourceExhausted,
-            DiffError::Entry { .. } | DiffError::Sync(_) => Code::Internal,
+            DiffError::Entry { .. } | DiffError::Write(_) | DiffError::Sync(_) => Code::Internal,
         };
         Error::new(code, e.to_string())
     }

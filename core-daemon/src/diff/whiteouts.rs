@@ -8,12 +8,12 @@ use std::ffi::{CStr, CString};
 use std::io;
 
 use rustix::fd::{AsFd, BorrowedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, mknodat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, mknodat, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::parents::{Missing, Parents};
 use super::target::{Style, is_whiteout};
-use crate::snapshots::tree::{open_dir, remove_at};
+use crate::snapshots::tree::{names, open_dir, remove_at};
 
 /// What this layer has written, by real name. `false` = only something below it.
 #[derive(Default)]
@@ -154,17 +154,6 @@ fn prune(dir: BorrowedFd<'_>, name: &CStr, real: &[CString], written: &Written) 
         prune(inner.as_fd(), &child, &path, written)?;
     }
     Ok(false)
-}
-
-fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(open_dir(dir, c".")?)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
 }
 
 fn stat(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<rustix::fs::Stat>> {

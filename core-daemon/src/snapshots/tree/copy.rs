@@ -154,26 +154,36 @@ pub fn in_folder(dir: BorrowedFd<'_>, name: &CStr) -> PathBuf {
     Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(OsStr::from_bytes(name.to_bytes()))
 }
 
-fn copy_xattrs(from: &Path, to: &Path, keep: &dyn Fn(&[u8]) -> bool) -> io::Result<()> {
+/// The extended attributes of a file, links not followed, that `keep` chooses.
+pub fn xattrs(path: &Path, keep: &dyn Fn(&[u8]) -> bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut list = [0u8; 1024];
-    let names = match llistxattr(from, &mut list) {
+    let names = match llistxattr(path, &mut list) {
         Ok(length) => list[..length].to_vec(),
         Err(Errno::RANGE) => {
             let mut list = vec![0; 65536];
-            let length = llistxattr(from, &mut list)?;
+            let length = llistxattr(path, &mut list)?;
             list.truncate(length);
             list
         }
-        Err(Errno::NOTSUP) => return Ok(()),
+        Err(Errno::NOTSUP) => return Ok(Vec::new()),
         Err(e) => return Err(e.into()),
     };
+    let mut found = Vec::new();
     for name in names.split(|b| *b == 0).filter(|name| !name.is_empty() && keep(name)) {
         let mut value = vec![0; 65536];
-        let length = match lgetxattr(from, name, &mut value) {
+        let length = match lgetxattr(path, name, &mut value) {
             Err(Errno::NODATA) => continue,
             outcome => outcome?,
         };
-        lsetxattr(to, name, &value[..length], XattrFlags::empty())?;
+        value.truncate(length);
+        found.push((name.to_vec(), value));
+    }
+    Ok(found)
+}
+
+fn copy_xattrs(from: &Path, to: &Path, keep: &dyn Fn(&[u8]) -> bool) -> io::Result<()> {
+    for (name, value) in xattrs(from, keep)? {
+        lsetxattr(to, name.as_slice(), &value, XattrFlags::empty())?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::io;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Dir, Mode, OFlags};
 
-pub use copy::{Copier, copy_attributes, copy_file, in_folder};
+pub use copy::{Copier, copy_attributes, copy_file, in_folder, xattrs};
 pub use remove::{remove_at, remove_deep};
 pub use usage::usage;
 
@@ -24,10 +24,10 @@ pub fn open_dir(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// The names in a folder, without `.` and `..`.
-fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<std::ffi::CString>> {
+/// The names in a folder, without `.` and `..`. The descriptor may be one for lookups only.
+pub fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<std::ffi::CString>> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
+    for entry in Dir::new(open_dir(dir, c".")?)? {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             names.push(entry.file_name().to_owned());
