@@ -25,7 +25,7 @@ use crate::events::Exchange;
 use crate::gc::Gc;
 use crate::images::{Puller, Settings};
 use crate::metadata::Db;
-use crate::runtime::{RuntimeConfig, Tasks, publish, serve_ttrpc};
+use crate::runtime::{self, RuntimeConfig, Tasks, publish, serve_ttrpc};
 use crate::services::{
     containers::ContainersService, content::ContentService, diff::DiffService, events::EventsService,
     images::ImagesService, introspection, introspection::IntrospectionService, leases::LeasesService,
@@ -73,7 +73,9 @@ struct Parts {
 async fn serve(config: Config) -> anyhow::Result<()> {
     check_wiring(&config)?;
     let _lock = lock(&config.root)?;
-    make_folder(&config.state)?;
+    for folder in [config.state.join(runtime::FOLDER), config.root.join(runtime::FOLDER)] {
+        make_folder(&folder)?;
+    }
     let access = Access { uid: config.grpc.uid, gid: config.grpc.gid, ..Access::default() };
     let grpc_socket = socket::bind(&config.grpc.address, access)?;
     let ttrpc_address = ttrpc_address(&config.grpc.address);
@@ -173,8 +175,8 @@ async fn assemble(
 
     let binary = std::env::current_exe().context("find this program's own file")?;
     let core_socket = config.grpc.address.clone();
-    let runtime = RuntimeConfig { state: config.state.clone(), root: root.clone(), core_socket, ttrpc_address, binary };
-    let tasks = Tasks::new(runtime, exchange.clone());
+    let shims = RuntimeConfig { state: config.state.clone(), root: root.clone(), core_socket, ttrpc_address, binary };
+    let tasks = Tasks::new(shims, exchange.clone());
 
     if cfg!(feature = "merged") && config.cri.wiring != Wiring::Split {
         plugins.push(introspection::plugin("io.containerd.grpc.v1", "cri"));

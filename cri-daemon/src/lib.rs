@@ -130,6 +130,9 @@ impl Cri {
 
     /// Waits for the core, finds out what runs, and is ready then. Ends early, with an error, when it is stopped.
     pub async fn start(&self) -> Result<()> {
+        let config = self.0.config.clone();
+        let made = shared_sys::blocking(move || paths::prepare(&config)).await;
+        made.map_err(|e| Error::internal(format!("make the folders of pods: {e}")))?;
         self.0.logs.start().await;
         let events = self.subscribe().await?;
         self.0.images.start(&self.0.work, self.0.shutdown.clone()).await?;

@@ -30,6 +30,12 @@ impl ContainerDirs {
     }
 }
 
+/// Makes the folders that all pods share, so that pods leave none behind. Blocking.
+pub fn prepare(config: &Config) -> std::io::Result<()> {
+    let shared = [sandboxes_root(config), sandboxes_state(config), containers_root(config), containers_state(config)];
+    shared.iter().try_for_each(std::fs::create_dir_all)
+}
+
 pub fn sandbox(config: &Config, id: &str) -> SandboxDirs {
     SandboxDirs { root: sandboxes_root(config).join(id), state: sandboxes_state(config).join(id) }
 }

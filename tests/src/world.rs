@@ -139,7 +139,8 @@ impl World {
             }
             let core = self.core().version.version(&Context::default(), ()).await.map(drop).map_err(|e| e.to_string());
             let cri = match core {
-                Ok(()) => self.cri().version().await.map(drop).map_err(|e| format!("CRI: {e}")),
+                // `Version` answers while pods of the last run are still looked at; `Status` does not.
+                Ok(()) => self.cri().try_status(Default::default()).await.map(drop).map_err(|e| format!("CRI: {e}")),
                 Err(e) => Err(format!("core: {e}")),
             };
             match cri {

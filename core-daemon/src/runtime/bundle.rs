@@ -26,7 +26,8 @@ use super::bootstrap::Bootstrap;
 use super::error::RuntimeError;
 use crate::domain::{Id, Namespace};
 
-const FOLDER: &str = "io.containerd.runtime.v2.task";
+/// Where bundles are below the state folder, and working folders below the root.
+pub const FOLDER: &str = "io.containerd.runtime.v2.task";
 const BINARY: &str = "shim-binary-path";
 const BOOTSTRAP: &str = "bootstrap.json";
 

@@ -43,6 +43,7 @@ mod strays;
 mod task;
 mod undo;
 
+pub use bundle::FOLDER;
 pub use error::RuntimeError;
 pub use forward::serve_ttrpc;
 pub use lifecycle::Create;
