@@ -13,8 +13,17 @@ fn main() -> ExitCode {
     match cli::run(cli::Args::parse()) {
         Ok(code) => code,
         Err(e) => {
-            eprintln!("cri-daemon: {e:#}");
+            eprintln!("cri-daemon: {}", sentence(&e));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes; those that the error's own text ends with already are left out.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.ends_with(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }

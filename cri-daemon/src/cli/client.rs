@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use shared_proto::cri::v1;
 use shared_proto::transport::{self, MAX_MESSAGE};
 use tonic::transport::Channel;
@@ -20,7 +19,7 @@ impl Client {
     pub async fn connect(address: &Path) -> anyhow::Result<Self> {
         let channel = transport::unix_now(address)
             .await
-            .context("nobody answers on the CRI socket; is the daemon running, and is this its address?")?;
+            .map_err(|e| anyhow::anyhow!("{e}; is the daemon running, and is this its CRI socket?"))?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),

@@ -31,7 +31,9 @@ const REPORTS: Duration = Duration::from_secs(2);
 pub async fn load(config: &Config, path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     let mut file = File::open(path).await.with_context(|| format!("open {shown}"))?;
-    let core = Core::remote(transport::unix_now(&config.grpc.address).await.context("nobody answers for the core")?);
+    let channel = transport::unix_now(&config.grpc.address).await;
+    let core = channel.map_err(|e| anyhow::anyhow!("{e}; is core-daemon running, and is this its socket?"))?;
+    let core = Core::remote(core);
     let names = import(&core, config, &mut file).await.with_context(|| format!("load {shown}"))?;
     if names.is_empty() {
         println!("{shown}: no image in it has a name; its content is stored");

@@ -1,15 +1,19 @@
 //! The commands of `cri-daemon`: the daemon itself, and small clients of it.
 //!
 //! - [`daemon`]: no command: the kubelet's side of the wiring `split`.
-//! - [`run`]: a Pod manifest without a kubelet ([`manifest`], [`quantity`], [`pod`], [`follow`]).
+//! - [`run`]: a Pod manifest without a kubelet: read ([`manifest`], [`check`], [`quantity`]), translated ([`pod`],
+//!   [`parts`]), prepared ([`prepare`]), followed ([`follow`]).
 //! - [`rm`], [`load`], [`report`]: removing pods, importing images, what the seam has cost.
 
+mod check;
 mod client;
 mod daemon;
 mod follow;
 mod load;
 mod manifest;
+mod parts;
 mod pod;
+mod prepare;
 mod quantity;
 mod report;
 mod rm;

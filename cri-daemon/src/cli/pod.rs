@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use shared_proto::cri::v1;
-use v1::security_profile::ProfileType;
 
-use super::manifest::{Container, Pod, Protocol, Resources, Seccomp, SeccompType};
-use super::quantity;
+use super::manifest::{Container, Pod, Protocol};
+use super::parts::{environment, expand, resources, seccomp};
 
 /// What a kubelet hides from and protects against containers that are not privileged.
 const MASKED: &[&str] = &[
@@ -24,11 +23,6 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
 ];
 const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-const CPU_PERIOD_US: i64 = 100_000;
-/// The kernel's lower limits.
-const MIN_QUOTA_US: i64 = 1000;
-const MIN_SHARES: i64 = 2;
 
 /// Label with the pod's name; the others have the same prefix.
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -203,77 +197,12 @@ fn namespaces() -> v1::NamespaceOption {
     }
 }
 
-/// Containers without a profile get the runtime's, which is what a hardened kubelet does.
-fn seccomp(profile: Option<&Seccomp>) -> v1::SecurityProfile {
-    let kind = match profile.map(|profile| profile.kind) {
-        None | Some(SeccompType::RuntimeDefault) => ProfileType::RuntimeDefault,
-        Some(SeccompType::Unconfined) => ProfileType::Unconfined,
-        Some(SeccompType::Localhost) => ProfileType::Localhost,
-    };
-    let localhost_ref = profile.map(|profile| profile.localhost_profile.clone()).unwrap_or_default();
-    v1::SecurityProfile { profile_type: kind.into(), localhost_ref }
-}
-
-/// What is asked for is at least what is guaranteed: a missing request is the limit.
-fn resources(resources: &Resources) -> v1::LinuxContainerResources {
-    // They were checked when the manifest was read.
-    let read = |amount: Option<&super::manifest::Amount>, read: fn(&str) -> Result<i64, String>| {
-        amount.and_then(|amount| read(&amount.to_string()).ok())
-    };
-    let limit = read(resources.limits.cpu.as_ref(), quantity::thousandths);
-    let request = read(resources.requests.cpu.as_ref(), quantity::thousandths).or(limit);
-    let memory = read(resources.limits.memory.as_ref(), quantity::units);
-    v1::LinuxContainerResources {
-        cpu_period: CPU_PERIOD_US,
-        cpu_quota: limit.map_or(0, |milli| (milli * CPU_PERIOD_US / 1000).max(MIN_QUOTA_US)),
-        cpu_shares: request.map_or(0, |milli| (milli * 1024 / 1000).max(MIN_SHARES)),
-        memory_limit_in_bytes: memory.unwrap_or_default(),
-        ..Default::default()
-    }
-}
-
-/// The variables in their order; each may use those before it.
-fn environment(container: &Container) -> Vec<(String, String)> {
-    let mut all: Vec<(String, String)> = Vec::new();
-    for env in &container.env {
-        let value = expand(&env.value, &all);
-        all.retain(|(name, _)| *name != env.name);
-        all.push((env.name.clone(), value));
-    }
-    all
-}
-
-/// Replaces `$(NAME)` by a variable that is there; `$$` is a dollar.
-fn expand(text: &str, env: &[(String, String)]) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        expanded.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        let name = rest.strip_prefix('(').and_then(|inner| inner.split_once(')'));
-        match name {
-            _ if rest.starts_with('$') => {
-                expanded.push('$');
-                rest = &rest[1..];
-            }
-            Some((name, after)) => {
-                match env.iter().find(|(known, _)| known == name) {
-                    Some((_, value)) => expanded.push_str(value),
-                    None => expanded.push_str(&format!("$({name})")),
-                }
-                rest = after;
-            }
-            None => expanded.push('$'),
-        }
-    }
-    expanded.push_str(rest);
-    expanded
-}
-
 #[cfg(test)]
 mod tests {
+    use v1::security_profile::ProfileType;
+
     use super::*;
-    use crate::cli::manifest;
+    use crate::cli::check;
 
     fn plan(container: &str) -> Plan {
         let text = format!(
@@ -281,7 +210,7 @@ mod tests {
              securityContext: {{runAsUser: 5, sysctls: [{{name: net.x, value: '1'}}]}}\n  volumes: [{{name: e, \
              emptyDir: {{}}}}, {{name: h, hostPath: {{path: /h}}}}]\n  containers:\n  - {container}\n"
         );
-        let pod = manifest::parse(&text, Path::new("p.yaml")).unwrap();
+        let pod = check::parse(&text, Path::new("p.yaml")).unwrap();
         Plan { pod, uid: "u".into(), dir: "/d/u".into() }
     }
 
@@ -305,16 +234,6 @@ mod tests {
         assert_eq!((security.run_as_user, security.run_as_group), (Some(int(5)), Some(int(6))));
         assert!(security.no_new_privs && security.masked_paths.contains(&"/proc/kcore".to_owned()));
         assert_eq!(security.seccomp.unwrap().profile_type(), ProfileType::RuntimeDefault);
-    }
-
-    #[test]
-    fn resources_are_those_of_a_kubelet() {
-        let plan = plan("{name: c, image: i, resources: {limits: {cpu: 500m, memory: 64Mi}, requests: {cpu: 100m}}}");
-        let got = resources(&plan.pod.spec.containers[0].resources);
-        assert_eq!((got.cpu_period, got.cpu_quota, got.cpu_shares), (100_000, 50_000, 102));
-        assert_eq!(got.memory_limit_in_bytes, 64 << 20);
-        let none = resources(&Resources::default());
-        assert_eq!((none.cpu_quota, none.cpu_shares, none.memory_limit_in_bytes), (0, 0, 0));
     }
 
     #[test]

@@ -11,21 +11,12 @@
 //! went into HPACK's dynamic table, the client sends it anew once other entries have driven it out (a Go client with
 //! deadlines, whose `grpc-timeout` is a new entry in each call, does so every 75 calls or so).
 
+use super::block::{Block, HEAD, HEADERS, Head, Parsed};
 use super::hpack::{self, Verdict};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEAD: usize = 9;
-/// What every peer accepts in one frame (RFC 9113, section 6.5.2).
-const MAX_FRAME: usize = 16 << 10;
 /// Header blocks beyond this are passed on unjudged: servers refuse far smaller ones.
 const MAX_BLOCK: usize = 128 << 10;
-
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 0x01;
-const END_HEADERS: u8 = 0x04;
-const PADDED: u8 = 0x08;
-const PRIORITY: u8 = 0x20;
 
 /// Turns what the client sent into what the server may read.
 pub(super) struct Filter {
@@ -134,94 +125,9 @@ impl Filter {
     }
 }
 
-struct Head {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    /// With the reserved bit, which is passed on as it came.
-    stream: [u8; 4],
-}
-
-impl Head {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = *bytes.first_chunk::<HEAD>()?;
-        let length = u32::from_be_bytes([0, l0, l1, l2]) as usize;
-        Some(Self { length, kind, flags, stream: [s0, s1, s2, s3] })
-    }
-
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&(self.length as u32).to_be_bytes()[1..]);
-        out.extend_from_slice(&[self.kind, self.flags]);
-        out.extend_from_slice(&self.stream);
-    }
-}
-
-/// One header block: HEADERS and the CONTINUATIONs that belong to it.
-struct Block {
-    head: Head,
-    /// The priority fields of HEADERS, if it has any.
-    priority: Vec<u8>,
-    fragments: Vec<u8>,
-    /// Of all frames together, as received.
-    length: usize,
-}
-
-enum Parsed {
-    NeedMore,
-    Malformed,
-    Whole(Block),
-}
-
-impl Block {
-    /// Reads a block whose HEADERS frame starts at the first byte.
-    fn parse(bytes: &[u8]) -> Parsed {
-        let Some(head) = Head::parse(bytes) else { return Parsed::NeedMore };
-        let Some(mut payload) = bytes.get(HEAD..HEAD + head.length) else { return Parsed::NeedMore };
-        if head.flags & PADDED != 0 {
-            let Some((&padding, rest)) = payload.split_first() else { return Parsed::Malformed };
-            let Some(unpadded) = rest.len().checked_sub(padding.into()) else { return Parsed::Malformed };
-            payload = &rest[..unpadded];
-        }
-        let priority = if head.flags & PRIORITY != 0 { 5 } else { 0 };
-        let Some((priority, first)) = payload.split_at_checked(priority) else { return Parsed::Malformed };
-
-        let mut fragments = first.to_vec();
-        let mut length = HEAD + head.length;
-        let mut ended = head.flags & END_HEADERS != 0;
-        while !ended {
-            let Some(next) = Head::parse(&bytes[length..]) else { return Parsed::NeedMore };
-            if next.kind != CONTINUATION || next.stream != head.stream {
-                return Parsed::Malformed;
-            }
-            let start = length + HEAD;
-            let Some(fragment) = bytes.get(start..start + next.length) else { return Parsed::NeedMore };
-            fragments.extend_from_slice(fragment);
-            length = start + next.length;
-            ended = next.flags & END_HEADERS != 0;
-        }
-        Parsed::Whole(Block { priority: priority.to_vec(), fragments, length, head })
-    }
-
-    /// Writes the block with other fragments: without padding, in as few frames as every peer accepts.
-    fn write(&self, fragments: &[u8], out: &mut Vec<u8>) {
-        let (first, mut rest) = fragments.split_at(fragments.len().min(MAX_FRAME - self.priority.len()));
-        let end = |rest: &[u8]| if rest.is_empty() { END_HEADERS } else { 0 };
-        let flags = self.head.flags & (END_STREAM | PRIORITY) | end(rest);
-        let length = self.priority.len() + first.len();
-        Head { length, kind: HEADERS, flags, stream: self.head.stream }.write(out);
-        out.extend_from_slice(&self.priority);
-        out.extend_from_slice(first);
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(MAX_FRAME));
-            Head { length: now.len(), kind: CONTINUATION, flags: end(later), stream: self.head.stream }.write(out);
-            out.extend_from_slice(now);
-            rest = later;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::block::{CONTINUATION, END_HEADERS, END_STREAM, PADDED, PRIORITY};
     use super::*;
 
     const GOOD: &[u8] = b"\x83\x86\x41\x09localhost\x84";
@@ -279,22 +185,6 @@ mod tests {
         let mended = [&[0, 0, 0, 0, 15], GOOD].concat();
         let mended = frame(HEADERS, PRIORITY | END_STREAM | END_HEADERS, &mended);
         assert_eq!(filter(&input.concat()), ([opening(), mended].concat(), false));
-    }
-
-    #[test]
-    fn long_blocks_are_cut_into_frames_that_every_peer_accepts() {
-        let filler = vec![0x82; 20_000];
-        let block = Block {
-            head: Head { length: 0, kind: HEADERS, flags: 0, stream: [0; 4] },
-            priority: Vec::new(),
-            fragments: Vec::new(),
-            length: 0,
-        };
-        let mut out = Vec::new();
-        block.write(&filler, &mut out);
-        let Parsed::Whole(read) = Block::parse(&out) else { panic!("not a block") };
-        assert_eq!(read.fragments, filler);
-        assert_eq!(read.length, 2 * HEAD + filler.len());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! and replaces an unreadable `:authority` by `localhost`. A client whose first request is readable, as those of
 //! tonic, of recent Go and of our own daemons are, pays for this one look; from then on its bytes pass unread.
 //!
-//! - [`frames`]: where the header blocks are.
+//! - [`frames`], [`block`]: where the header blocks are, and how one is put together.
 //! - [`hpack`]: where `:authority` is in a block, and why replacing it leaves the compression intact.
 //! - [`huffman`]: reading compressed strings.
 //!
@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::Connected;
 
+mod block;
 mod frames;
 mod hpack;
 mod huffman;
