@@ -26,6 +26,7 @@ mod format;
 mod journal;
 pub mod keeper;
 mod pump;
+mod stream;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -5,22 +5,16 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-use rustix::event::{PollFd, PollFlags};
-use rustix::fs::FallocateFlags;
-use shared_sys::fifo::{self, Moved};
 
 use super::LogInput;
 use super::file::LogFile;
 use super::format::{Ending, entries};
 use super::journal::{Batch, Journal, Record};
+use super::stream::{Stream, Writer, with_suffix};
 
-/// Bytes that one call moves: what a FIFO holds.
-const CHUNK: usize = 64 << 10;
 /// Bytes that one turn moves before others get theirs.
 const TURN: usize = 1 << 20;
 /// Bytes that are formatted at a time.
@@ -56,28 +50,6 @@ pub(super) struct Pump {
     lost: u64,
     /// Whether the journal names a batch that is in the log already.
     stale: bool,
-}
-
-struct Stream {
-    fifo: Arc<File>,
-    spool: File,
-    spool_path: PathBuf,
-    /// Bytes in the spool, those of them that are in the log, and those without a newline after `done`.
-    size: u64,
-    done: u64,
-    scanned: u64,
-    /// Where the space that was given back ends.
-    hole: u64,
-    state: Writer,
-}
-
-/// What is known of a FIFO's writing end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writer {
-    /// Nobody has it open, maybe not yet.
-    Unseen,
-    Open,
-    Closed,
 }
 
 /// A batch on its way.
@@ -168,24 +140,7 @@ impl Pump {
 
     /// Step 1: from the FIFO to the spool; how many bytes.
     fn stage(&mut self, index: usize, last: bool) -> io::Result<usize> {
-        let Some(stream) = self.streams[index].as_mut().filter(|s| s.state != Writer::Closed) else { return Ok(0) };
-        match fifo::move_to_file(&stream.fifo, &stream.spool, stream.size, CHUNK)? {
-            Moved::Bytes(bytes) => {
-                stream.size += bytes as u64;
-                stream.state = Writer::Open;
-                Ok(bytes)
-            }
-            Moved::Empty => {
-                stream.state = Writer::Open;
-                Ok(0)
-            }
-            Moved::NoWriter => {
-                if last || stream.state == Writer::Open || hung_up(&stream.fifo) {
-                    stream.state = Writer::Closed;
-                }
-                Ok(0)
-            }
-        }
+        self.streams[index].as_mut().map_or(Ok(0), |stream| stream.stage(last))
     }
 
     /// Steps 2 and 3, for all whole entries in the spool: announce a batch, append it.
@@ -381,74 +336,9 @@ impl Pump {
     }
 }
 
-impl Stream {
-    fn open(path: &Path, done: u64, emptying: bool) -> io::Result<Self> {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-        let spool_path = with_suffix(path, ".spool");
-        let spool =
-            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&spool_path)?;
-        let fifo = Arc::new(fifo::open_read(path).map_err(named)?);
-        let size = spool.metadata()?.len();
-        // A spool that is shorter than what was written of it belongs to no record.
-        let done = if done <= size { done } else { 0 };
-        let mut stream = Self { fifo, spool, spool_path, size, done, scanned: done, hole: 0, state: Writer::Unseen };
-        if emptying {
-            stream.clear()?;
-        }
-        Ok(stream)
-    }
-
-    fn clear(&mut self) -> io::Result<()> {
-        self.spool.set_len(0)?;
-        (self.size, self.done, self.scanned, self.hole) = (0, 0, 0, 0);
-        Ok(())
-    }
-
-    /// File systems without holes keep the space until the spool begins anew.
-    fn punch(&mut self) {
-        let end = self.done & !4095;
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let _ = rustix::fs::fallocate(&self.spool, flags, 0, end);
-        self.hole = end;
-    }
-
-    fn read(&self, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
-        let mut out = vec![0; (range.end - range.start) as usize];
-        self.spool.read_exact_at(&mut out, range.start)?;
-        Ok(out)
-    }
-
-    /// Whether the bytes after `done` hold an entry, looking at each byte once.
-    fn ripe(&mut self, max: usize, ending: Ending) -> io::Result<bool> {
-        let waiting = self.size - self.done;
-        if waiting > max as u64 || (ending == Ending::Closed && waiting > 0) {
-            return Ok(true);
-        }
-        let fresh = self.read(self.scanned.max(self.done)..self.size)?;
-        if fresh.contains(&b'\n') {
-            return Ok(true);
-        }
-        self.scanned = self.size;
-        Ok(false)
-    }
-}
-
-/// Whether a writer was there and has gone.
-fn hung_up(fifo: &File) -> bool {
-    let mut poll = [PollFd::new(fifo, PollFlags::IN)];
-    let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut poll, Some(&none)).is_ok() && poll[0].revents().contains(PollFlags::HUP)
-}
-
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 #[cfg(test)]

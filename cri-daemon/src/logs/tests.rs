@@ -98,7 +98,7 @@ async fn rotation_and_restarts_lose_nothing() {
             }
         }
     }
-    writer.wait().unwrap();
+    tokio::task::spawn_blocking(move || writer.wait().unwrap()).await.unwrap();
     assert!(handle.drained(Duration::from_secs(20)).await);
     files.push(log);
     let lines: Vec<_> = files.iter().flat_map(|file| texts(file, "stdout")).collect();

@@ -1,7 +1,10 @@
 //! Every point at which a kill can hit, by dropping the pump between two steps.
 
-use super::*;
 use std::io::Write;
+
+use shared_sys::fifo;
+
+use super::*;
 
 struct Rig {
     dir: tempfile::TempDir,
