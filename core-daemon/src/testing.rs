@@ -26,7 +26,7 @@ use crate::services::namespaces::NamespacesService;
 use crate::services::sandboxes::SandboxesService;
 use crate::services::snapshots::SnapshotsService;
 use crate::services::version::VersionService;
-use crate::snapshots::{Native, Snapshots};
+use crate::snapshots::{Native, Overlay, Snapshots};
 
 pub struct Node {
     pub dir: tempfile::TempDir,
@@ -45,7 +45,11 @@ impl Node {
         let exchange = Exchange::default();
         let content = Store::publishing(&dir.path().join("content"), db.clone(), exchange.clone()).unwrap();
         let native = Native::open(&dir.path().join("native"), db.clone()).await.unwrap();
-        let backends = BTreeMap::from([("native".to_owned(), Arc::new(native) as _)]);
+        let overlay = Overlay::open(&dir.path().join("overlayfs"), db.clone()).await.unwrap();
+        let backends = BTreeMap::from([
+            ("native".to_owned(), Arc::new(native) as _),
+            ("overlayfs".to_owned(), Arc::new(overlay) as _),
+        ]);
         let snapshots = Snapshots::publishing(db.clone(), backends, exchange.clone());
         let gc = Gc::new(db.clone(), content.clone(), snapshots.clone(), exchange.clone());
         Self { dir, db, exchange, content, snapshots, gc, scope: scope("test") }

@@ -8,17 +8,17 @@ use tokio::process::Command;
 use crate::domain::Digest;
 use crate::testing::{Node, map, scope};
 
-struct Ctr {
-    socket: PathBuf,
+pub(super) struct Ctr {
+    pub socket: PathBuf,
 }
 
 impl Ctr {
     /// What it prints on success.
-    async fn run(&self, args: &[&str]) -> String {
+    pub async fn run(&self, args: &[&str]) -> String {
         self.attempt(args).await.unwrap_or_else(|e| panic!("ctr {args:?}: {e}"))
     }
 
-    async fn attempt(&self, args: &[&str]) -> Result<String, String> {
+    pub async fn attempt(&self, args: &[&str]) -> Result<String, String> {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(&self.socket).args(args).kill_on_drop(true);
         let done = tokio::time::timeout(Duration::from_secs(60), command.output()).await.expect("ctr ends").unwrap();

@@ -4,6 +4,8 @@ pub mod containers;
 pub mod content;
 pub mod convert;
 #[cfg(test)]
+mod ctr_snapshots_tests;
+#[cfg(test)]
 mod ctr_tests;
 pub mod diff;
 pub mod events;
