@@ -56,6 +56,8 @@ async fn it_works_on_overlays() {
     let names = Command::new("tar").arg("-tzf").arg(&layer).output().await.unwrap();
     let names = String::from_utf8(names.stdout).unwrap();
     assert_eq!(names.lines().collect::<Vec<_>>(), ["etc/", "etc/f", "new/", "new/f", ".wh.old"]);
+    // Its lease is gone, and so it goes.
+    node.gc.collect().await.unwrap();
     assert_eq!(ctr.run(&["content", "ls", "-q"]).await, "");
 
     for key in ["second", "base"] {
