@@ -4,8 +4,8 @@
 //! (processes, mounts, network namespaces, bridge ports, addresses, cgroups, files, sockets) and as the core and the
 //! CRI side tell it (records). Content and images are part of it: nothing may go that should stay, either.
 //!
-//! Limits: network namespaces outside of the world's folder carry no owner's name, so they are compared machine-wide;
-//! something else that makes pods at the same time would show.
+//! Limit: network namespaces in `/run/netns` carry no owner's name. They are looked at, machine-wide, only by a world
+//! that keeps its own there; something else that makes pods at the same time would show.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileTypeExt as _;
@@ -79,12 +79,15 @@ impl World {
         for cgroup in self.slot.cgroups() {
             cgroups(&cgroup, all);
         }
-        for mount in mounts(&self.paths.dir).into_iter().chain(mounts(Path::new("/run/netns"))) {
+        for mount in mounts(&self.paths.dir) {
             all.insert(format!("mount {}", mount.display()));
+        }
+        if !self.options.private_netns {
+            list(Path::new("/run/netns"), "netns", all);
+            all.extend(mounts(Path::new("/run/netns")).iter().map(|mount| format!("mount {}", mount.display())));
         }
         let ports = Path::new("/sys/class/net").join(self.slot.name()).join("brif");
         list(&ports, "veth", all);
-        list(Path::new("/run/netns"), "netns", all);
     }
 
     fn file_side(&self, all: &mut Inventory) {
@@ -162,8 +165,19 @@ fn list(dir: &Path, kind: &str, all: &mut Inventory) {
 }
 
 /// Folders that stay once they are made: they sort what is in them, and belong to no pod.
-const SHELVES: &[&str] =
-    &["containers", "sandboxes", "netns", "k8s.io", "default", "moby", "blobs", "sha256", "ingest", "fifo"];
+const SHELVES: &[&str] = &[
+    "io.containerd.runtime.v2.task",
+    "containers",
+    "sandboxes",
+    "netns",
+    "k8s.io",
+    "default",
+    "moby",
+    "blobs",
+    "sha256",
+    "ingest",
+    "fifo",
+];
 
 /// Every path below a folder, symlinks and mounts not followed, shelves left out.
 fn tree(dir: &Path, all: &mut Inventory) {

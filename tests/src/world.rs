@@ -25,7 +25,7 @@ pub struct World {
     pub slot: Slot,
     pub registry: Registry,
     wiring: Wiring,
-    options: Options,
+    pub options: Options,
     core: Option<Daemon>,
     cri: Option<Daemon>,
     // Dropped last: removes the folder.
