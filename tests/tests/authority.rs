@@ -106,14 +106,8 @@ async fn call(socket: &Path, style: Style, authority: &str, path: &str, calls: u
 fn authorities(socket: &Path) -> Vec<String> {
     let raw = socket.display().to_string();
     let encoded = raw.replace('/', "%2F");
-    vec![
-        raw.clone(),
-        format!("unix://{raw}"),
-        encoded.clone(),
-        encoded.replacen("%2F", "", 1),
-        "localhost".into(),
-        String::new(),
-    ]
+    let relative = encoded.replacen("%2F", "", 1);
+    vec![raw.clone(), format!("unix://{raw}"), encoded, relative, "localhost".into()]
 }
 
 async fn every_authority_gets_in(wiring: Wiring) {

@@ -256,6 +256,11 @@ async fn over_the_core(wiring: Wiring) {
         let container = containers::Container {
             id: id.into(),
             runtime: Some(containers::container::Runtime { name: runtime.into(), options: None }),
+            spec: Some(prost_types::Any {
+                type_url: "types.containerd.io/opencontainers/runtime-spec/1/Spec".into(),
+                value: br#"{"ociVersion":"1.0.2","process":{"cwd":"/","args":["true"]},"root":{"path":"rootfs"}}"#
+                    .to_vec(),
+            }),
             ..Default::default()
         };
         core.containers.create(&cx, containers::CreateContainerRequest { container: Some(container) }).await
@@ -298,7 +303,12 @@ async fn oversized_messages(wiring: Wiring) {
     let big = "x".repeat(17 << 20);
     let raw = ns::GetNamespaceRequest { name: big.clone() };
     let error = core.namespaces.get(&cx, raw).await.expect_err("over the client's limit");
-    assert!(matches!(error.code, Code::OutOfRange | Code::ResourceExhausted), "{:?}", error.code);
+    assert!(
+        matches!(error.code, Code::OutOfRange | Code::ResourceExhausted),
+        "{:?} {:.300}",
+        error.code,
+        error.message
+    );
     // Past the client's own limit: only the server says no.
     let mut pod = world.pod("big");
     pod.annotations = [("big".to_owned(), big)].into();
