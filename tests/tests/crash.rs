@@ -158,6 +158,7 @@ async fn killed_in_the_middle(wiring: Wiring) {
         result.expect("a worker gave up");
     }
     assert_eq!(done.lock().expect("lock").len(), 12);
+    world.ready().await;
     // Tries that a crash cut off may have left pods that nobody asks for any more: a kubelet removes those.
     for pod in cri.list_pods(ListPodSandboxRequest::default()).await {
         cri.end_pod(&pod.id).await;
