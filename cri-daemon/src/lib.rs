@@ -42,13 +42,13 @@ mod versioned;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shared_config::Config;
 use shared_proto::core::Wiring;
 use shared_proto::meter::Meter;
 use shared_proto::{Context, Core, Error, Result};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,7 +85,7 @@ pub(crate) struct Inner {
     /// Ends the event loop and everything that waits for the core to come back.
     pub shutdown: CancellationToken,
     /// Whether recovery is done: until then calls are `Unavailable`.
-    pub ready: AtomicBool,
+    pub ready: watch::Sender<bool>,
 }
 
 impl Cri {
@@ -124,7 +124,7 @@ impl Cri {
             exits: events::Handlers::default(),
             work: TaskTracker::new(),
             shutdown: CancellationToken::new(),
-            ready: AtomicBool::new(false),
+            ready: watch::Sender::new(false),
         }))
     }
 
@@ -137,16 +137,20 @@ impl Cri {
         let events = self.subscribe().await?;
         self.0.images.start(&self.0.work, self.0.shutdown.clone()).await?;
         self.recover().await?;
-        self.0.ready.store(true, Ordering::Release);
+        self.0.ready.send_replace(true);
         self.0.work.spawn(self.clone().follow(events));
         Ok(())
     }
 
-    /// `Unavailable` until [`Cri::start`] is through.
-    pub fn check_ready(&self) -> Result<()> {
-        match self.0.ready.load(Ordering::Acquire) {
-            true => Ok(()),
-            false => Err(Error::unavailable("recovery is under way: the pods of the last run are being looked at")),
+    /// Waits for [`Cri::start`] to be through: it takes a moment. `Unavailable` when it takes longer.
+    pub async fn check_ready(&self) -> Result<()> {
+        const MOMENT: Duration = Duration::from_secs(5);
+        let mut ready = self.0.ready.subscribe();
+        match tokio::time::timeout(MOMENT, ready.wait_for(|ready| *ready)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                Err(Error::unavailable("not ready yet: waiting for the core, or looking at the pods of the last run"))
+            }
         }
     }
 

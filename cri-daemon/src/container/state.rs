@@ -5,7 +5,8 @@
 //!   ─▶ Created ─────────▶ Starting ──ok──▶ Running ────────────────▶ Exited ──RemoveContainer──▶ (gone)
 //!         │                  └──failed: 128, StartError ──────────────▲  ▲
 //!         │ recovery: the core could not say                             │
-//!         └──────────────────▶ Unknown ──StopContainer: 255, Unknown─────┘
+//!         └──────────▶ Unknown ──the core says now, or StopContainer─────┘
+//!                         └──it runs: Running
 //! ```
 //!
 //! CRI calls Starting CREATED. Any state but Starting may be removed; a running one is killed first.
@@ -43,6 +44,8 @@ pub enum State {
     /// The core could not say in time: only stop and remove are allowed.
     Unknown {
         reason: String,
+        /// The core is asked again until it says. Not for a record that can't be read.
+        asking: bool,
     },
 }
 
@@ -163,6 +166,14 @@ impl Lifecycle {
         self.change(|state| match state {
             State::Starting => Some(State::Running { pid, started_at }),
             State::Created | State::Running { .. } | State::Exited(_) | State::Unknown { .. } => None,
+        });
+    }
+
+    /// Unknown ─▶ Running: the core has said.
+    pub fn found_running(&self, pid: u32, started_at: i64) {
+        self.change(|state| match state {
+            State::Unknown { .. } => Some(State::Running { pid, started_at }),
+            State::Created | State::Starting | State::Running { .. } | State::Exited(_) => None,
         });
     }
 

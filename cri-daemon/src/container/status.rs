@@ -118,7 +118,7 @@ mod tests {
             assert_eq!(read(&path).unwrap(), Some(state));
         }
         let before = std::fs::read(&path).unwrap();
-        write(&path, &State::Unknown { reason: "r".into() }).unwrap();
+        write(&path, &State::Unknown { reason: "r".into(), asking: true }).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 

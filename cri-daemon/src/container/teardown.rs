@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use shared_proto::containerd::task_types::Status;
 use shared_proto::{Error, Result};
 
 use super::{Container, Exit, State, status};
@@ -29,7 +30,8 @@ impl Inner {
         let started_at = match container.life.state() {
             State::Running { started_at, .. } => started_at,
             State::Exited(exit) => exit.started_at,
-            State::Created | State::Starting | State::Unknown { .. } => 0,
+            State::Unknown { .. } => self.written_start(&container.record.id).await,
+            State::Created | State::Starting => 0,
         };
         let at = if ended.at == 0 { self.host.now() } else { ended.at };
         let exit = Exit::of(started_at, at.max(started_at), ended.code, container.life.oom());
@@ -107,31 +109,56 @@ impl Inner {
     /// Waits for the end of a running container. The event may be lost, so the core is asked now and then.
     pub async fn await_end(&self, container: &Container, limit: Duration) -> Result<()> {
         const LOOK: Duration = Duration::from_secs(2);
+        let id = container.record.id.as_str();
         let waiting = async {
             loop {
                 if tokio::time::timeout(LOOK, container.life.ended()).await.is_ok() {
                     return Ok::<_, Error>(());
                 }
-                self.look_at_container(container).await?;
+                match self.look_at_container(container).await {
+                    Err(e) if e.is_transient() => tracing::debug!(container = id, error = %e, "waiting for its end"),
+                    outcome => outcome?,
+                }
             }
         };
-        let id = &container.record.id;
         match tokio::time::timeout(limit, waiting).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::deadline(format!("container {id} has not ended after {limit:?}"))),
         }
     }
 
-    /// Asks the core for the state of a container that we believe to run, and acts on the answer.
+    /// Asks the core for the state of a container that we believe to run, or know nothing of, and acts on the answer.
+    /// `Unavailable` while its shim does not answer.
     pub async fn look_at_container(&self, container: &Container) -> Result<()> {
-        let State::Running { started_at, .. } = container.life.state() else { return Ok(()) };
-        match self.task(&container.record.id).await? {
-            Some(process) if process.status() == shared_proto::containerd::task_types::Status::Stopped => {
+        let id = container.record.id.as_str();
+        let started_at = match container.life.state() {
+            State::Running { started_at, .. } => started_at,
+            State::Unknown { asking: true, .. } => self.written_start(id).await,
+            State::Created | State::Starting | State::Exited(_) | State::Unknown { asking: false, .. } => return Ok(()),
+        };
+        let Some(process) = self.task(id).await? else {
+            // The core has recovered before it answers: there is no such task any more.
+            return self.end(container, Exit::unknown(started_at, self.host.now())).await;
+        };
+        match process.status() {
+            Status::Stopped => {
                 self.finish(container, Ended::new(process.exit_status, process.exited_at.as_ref())).await
             }
-            Some(_) => Ok(()),
-            // The core has recovered before it answers: there is no such task any more.
-            None => self.end(container, Exit::unknown(started_at, self.host.now())).await,
+            Status::Running | Status::Paused | Status::Pausing => {
+                container.life.found_running(process.pid, started_at);
+                Ok(())
+            }
+            Status::Created => Ok(()),
+            Status::Unknown => Err(Error::unavailable(format!("the shim of container {id} does not answer"))),
+        }
+    }
+
+    /// When the container was started, as an earlier daemon wrote it; 0 = not known.
+    async fn written_start(&self, id: &str) -> i64 {
+        let path = paths::container(&self.config, id).status();
+        match shared_sys::blocking(move || status::read(&path)).await {
+            Ok(Some(State::Running { started_at, .. })) => started_at,
+            Ok(_) | Err(_) => 0,
         }
     }
 }

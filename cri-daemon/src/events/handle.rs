@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared_proto::Result;
 use shared_proto::containerd::task_types::Status;
+use shared_proto::{Error, Result};
 use tokio::sync::Notify;
 
 use crate::call::tasks::Ended;
 use crate::pod::{Leftover, Sandbox, State};
-use crate::{Cri, Inner};
+use crate::{Cri, Inner, container};
 
 /// Pauses between the tries.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -84,16 +84,16 @@ impl Inner {
         if let Some(container) = self.containers.exact(id) {
             // A process may end before its start is through.
             return match (container.life.settled().await, ended) {
-                (crate::container::State::Running { .. }, Some(ended)) => self.finish(&container, ended).await,
-                (crate::container::State::Running { .. }, None) => self.look_at_container(&container).await,
+                (container::State::Running { .. } | container::State::Unknown { asking: true, .. }, Some(ended)) => {
+                    self.finish(&container, ended).await
+                }
+                (container::State::Running { .. } | container::State::Unknown { .. }, None) => {
+                    self.look_at_container(&container).await
+                }
                 // Ended in our eyes, but maybe not deleted in the core's.
-                (crate::container::State::Exited(_), _) => self.delete_task(id).await.map(drop),
-                (
-                    crate::container::State::Created
-                    | crate::container::State::Starting
-                    | crate::container::State::Unknown { .. },
-                    _,
-                ) => Ok(()),
+                (container::State::Exited(_), _) => self.delete_task(id).await.map(drop),
+                (container::State::Created | container::State::Starting, _) => Ok(()),
+                (container::State::Unknown { asking: false, .. }, Some(_)) => Ok(()),
             };
         }
         match self.sandboxes.exact(id) {
@@ -107,15 +107,21 @@ impl Inner {
         sandbox.life.settled().await;
         let id = sandbox.record().id.clone();
         match sandbox.life.state() {
-            State::Ready { .. } => {}
+            State::Ready { .. } | State::Unknown { asking: true, .. } => {}
             State::NotReady { .. } => return self.delete_task(&id).await.map(drop),
-            State::Creating | State::Unknown { .. } => return Ok(()),
+            State::Creating | State::Unknown { asking: false, .. } => return Ok(()),
         }
-        let over = ended.is_some()
-            || match self.task(&id).await? {
-                Some(process) => process.status() == Status::Stopped,
-                None => true,
-            };
+        let task = if ended.is_some() { None } else { self.task(&id).await? };
+        let over = match task.as_ref().map(|process| (process.status(), process.pid)) {
+            None | Some((Status::Stopped | Status::Created, _)) => true,
+            Some((Status::Running | Status::Paused | Status::Pausing, pid)) => {
+                sandbox.life.found_ready(pid);
+                false
+            }
+            Some((Status::Unknown, _)) => {
+                return Err(Error::unavailable(format!("the shim of sandbox {id} does not answer")));
+            }
+        };
         if over {
             tracing::warn!(sandbox = id, "the pause process has ended");
             // Told at once: the kubelet must see it, whether or not the core can delete the task.

@@ -101,14 +101,18 @@ impl Cri {
     fn look_at_all(&self) {
         for container in self.0.containers.list() {
             match container.life.state() {
-                State::Running { .. } | State::Starting => self.handle(container.record.id.clone(), None),
-                State::Created | State::Exited(_) | State::Unknown { .. } => {}
+                State::Running { .. } | State::Starting | State::Unknown { asking: true, .. } => {
+                    self.handle(container.record.id.clone(), None);
+                }
+                State::Created | State::Exited(_) | State::Unknown { asking: false, .. } => {}
             }
         }
         for sandbox in self.0.sandboxes.list() {
             match sandbox.life.state() {
-                pod::State::Ready { .. } | pod::State::Creating => self.handle(sandbox.record().id.clone(), None),
-                pod::State::NotReady { .. } | pod::State::Unknown { .. } => {}
+                pod::State::Ready { .. } | pod::State::Creating | pod::State::Unknown { asking: true, .. } => {
+                    self.handle(sandbox.record().id.clone(), None);
+                }
+                pod::State::NotReady { .. } | pod::State::Unknown { asking: false, .. } => {}
             }
         }
     }

@@ -6,7 +6,8 @@
 //!         │                                                 ▲  ▲
 //!         ├── failed and cleaned ──▶ (gone)                 │  │
 //!         └── failed, something could not be cleaned ───────┘  │
-//!  recovery: the core could not say ──▶ Unknown ──StopPodSandbox
+//!  recovery: the core could not say ──▶ Unknown ──StopPodSandbox, or it says so now
+//!                                          └──it runs: Ready
 //! ```
 //!
 //! Beside the state there is the gate: calls that work on a sandbox's containers (`admit`) pass while it is Ready and
@@ -30,7 +31,11 @@ pub enum State {
     /// It doesn't. `network`: whether there may be something of the network left to take back.
     NotReady { network: Leftover },
     /// The core could not say in time: only stop and remove are allowed.
-    Unknown { reason: String },
+    Unknown {
+        reason: String,
+        /// The core is asked again until it says. Not for a record that can't be read.
+        asking: bool,
+    },
 }
 
 /// Whether something may be left to clean up.
@@ -100,6 +105,14 @@ impl Lifecycle {
         self.change(|state| match state {
             State::Creating => Some(State::Ready { pid }),
             State::Ready { .. } | State::NotReady { .. } | State::Unknown { .. } => None,
+        });
+    }
+
+    /// Unknown ─▶ Ready: the core has said that the pause process runs.
+    pub fn found_ready(&self, pid: u32) {
+        self.change(|state| match state {
+            State::Unknown { .. } => Some(State::Ready { pid }),
+            State::Creating | State::Ready { .. } | State::NotReady { .. } => None,
         });
     }
 

@@ -89,7 +89,7 @@ impl Cri {
             Ok(record) => record,
             Err(e) => {
                 tracing::error!(container = id, error = %e, "its record can't be read; it can only be removed");
-                let state = State::Unknown { reason: e.to_string() };
+                let state = State::Unknown { reason: e.to_string(), asking: false };
                 inner.containers.insert(Arc::new(Container::new(stand_in(&stored), stored.snapshotter, state)));
                 return;
             }
@@ -112,7 +112,8 @@ impl Cri {
         let container = match fate {
             Fate::Undo => {
                 tracing::warn!(container = id, "it was half made when the last daemon ended; taking it back");
-                let half = made(State::Unknown { reason: "it was half made when the last daemon ended".into() });
+                let reason = "it was half made when the last daemon ended".into();
+                let half = made(State::Unknown { reason, asking: false });
                 if let Err(e) = inner.remove_container_parts(&half).await {
                     tracing::warn!(container = id, error = %e, "it could not be taken back; it waits for removal");
                     inner.containers.insert(half);
@@ -161,9 +162,11 @@ impl Cri {
                 made(State::Created)
             }
             Fate::Unknown { reason } => {
-                tracing::error!(container = id, reason, "its state is unknown; it can only be stopped and removed");
-                let container = made(State::Unknown { reason });
+                tracing::error!(container = id, reason, "until the core says more it can only be stopped and removed");
+                let container = made(State::Unknown { reason, asking: true });
                 inner.follow_again(&container).await;
+                inner.containers.insert(container.clone());
+                self.handle(id.clone(), None);
                 container
             }
         };

@@ -26,18 +26,22 @@ enum Fate {
 fn decide(phase: Phase, task: Result<Option<Process>>) -> Fate {
     let task = match (phase, task) {
         (Phase::Creating, _) => return Fate::Undo,
-        (Phase::Made | Phase::Failed, Err(e)) => return Fate::Is(State::Unknown { reason: e.message }),
+        (Phase::Made | Phase::Failed, Err(e)) => return Fate::Is(unknown(e.message)),
         (Phase::Made | Phase::Failed, Ok(task)) => task,
     };
     use shared_proto::containerd::task_types::Status;
     match task {
         Some(process) if is_alive(&process) => Fate::Is(State::Ready { pid: process.pid }),
         Some(process) if process.status() == Status::Unknown => {
-            Fate::Is(State::Unknown { reason: "the shim of the pause process does not answer".into() })
+            Fate::Is(unknown("the shim of the pause process does not answer".into()))
         }
         Some(_) => Fate::Ended,
         None => Fate::Is(State::NotReady { network: Leftover::Maybe }),
     }
+}
+
+fn unknown(reason: String) -> State {
+    State::Unknown { reason, asking: true }
 }
 
 impl Cri {
@@ -48,7 +52,7 @@ impl Cri {
             Ok(record) => record,
             Err(e) => {
                 tracing::error!(sandbox = id, error = %e, "its record can't be read; it can only be stopped and removed");
-                let state = State::Unknown { reason: e.to_string() };
+                let state = State::Unknown { reason: e.to_string(), asking: false };
                 inner.sandboxes.insert(Arc::new(Sandbox::new(stand_in(&stored), stored.snapshotter, state)));
                 return;
             }
@@ -61,10 +65,16 @@ impl Cri {
         let sandbox = |state| Arc::new(Sandbox::new(record.clone(), stored.snapshotter.clone(), state));
         match fate {
             Fate::Is(state) => {
-                if let State::Unknown { reason } = &state {
-                    tracing::error!(sandbox = id, reason, "its state is unknown; it can only be stopped and removed");
+                let asking = matches!(state, State::Unknown { .. });
+                inner.sandboxes.insert(sandbox(state.clone()));
+                if asking {
+                    tracing::error!(
+                        sandbox = id,
+                        ?state,
+                        "until the core says more it can only be stopped and removed"
+                    );
+                    self.handle(id.clone(), None);
                 }
-                inner.sandboxes.insert(sandbox(state));
             }
             Fate::Ended => {
                 let ended = sandbox(State::NotReady { network: Leftover::Maybe });
@@ -144,7 +154,7 @@ mod tests {
     #[test]
     fn no_answer_is_no_end() {
         let silent = decide(Phase::Made, Err(Error::deadline("no answer")));
-        assert_eq!(silent, Fate::Is(State::Unknown { reason: "no answer".into() }));
+        assert_eq!(silent, Fate::Is(unknown("no answer".into())));
         assert!(matches!(decide(Phase::Made, task(Status::Unknown)), Fate::Is(State::Unknown { .. })));
     }
 

@@ -62,7 +62,7 @@ impl Inner {
                 status.exit_code = exit.code;
                 (status.reason, status.message) = (exit.reason, exit.message);
             }
-            State::Unknown { reason } => (status.reason, status.message) = ("Unknown".into(), reason),
+            State::Unknown { reason, .. } => (status.reason, status.message) = ("Unknown".into(), reason),
         }
         status
     }

@@ -153,7 +153,7 @@ impl Inner {
     /// takes it along: it is shown as a container in an unknown state.
     async fn discard_container(&self, plan: &Plan, snapshotter: &str) {
         let record = plan.record(RecordUser { uid: 0, gid: 0, additional_gids: Vec::new() });
-        let state = State::Unknown { reason: "it could not be made, and not be cleaned up".into() };
+        let state = State::Unknown { reason: "it could not be made, and not be cleaned up".into(), asking: false };
         let container = Container::new(record, snapshotter.to_owned(), state);
         if let Err(e) = self.remove_container_parts(&container).await {
             tracing::warn!(container = plan.id, error = %e, "a failed container could not be cleaned up");

@@ -61,7 +61,7 @@ impl Inner {
         let state = sandbox.life.state();
         let (pid, why) = match &state {
             State::Ready { pid } => (*pid, ""),
-            State::Unknown { reason } => (0, reason.as_str()),
+            State::Unknown { reason, .. } => (0, reason.as_str()),
             State::Creating | State::NotReady { .. } => (0, ""),
         };
         Ok(json!({

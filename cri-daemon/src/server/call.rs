@@ -31,7 +31,7 @@ where
     let request = request.into_inner();
     let subject = subject(&request);
     if needs == Needs::Recovery {
-        cri.check_ready()?;
+        cri.check_ready().await?;
     }
     let started = Instant::now();
     let span = tracing::info_span!("cri", rpc, subject);
