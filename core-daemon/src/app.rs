@@ -1,6 +1,6 @@
 //! The composition root: what the core is made of, in which order it starts, and how it ends.
 //!
-//! Start: folders, the lock on the root, the sockets (refused while somebody else owns them), database and stores, the
+//! Start: the sockets (refused while somebody else owns them), folders, the lock on the root, database and stores, the
 //! shims' event socket, the tasks that outlived an earlier core, then the services. Nothing is served before those
 //! tasks are known again. End (SIGTERM, SIGINT): no new calls, running ones are answered, background work drains;
 //! shims and containers go on.
@@ -72,14 +72,16 @@ struct Parts {
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     check_wiring(&config)?;
-    let _lock = lock(&config.root)?;
-    for folder in [config.state.join(runtime::FOLDER), config.root.join(runtime::FOLDER)] {
-        make_folder(&folder)?;
-    }
     let access = Access { uid: config.grpc.uid, gid: config.grpc.gid, ..Access::default() };
     let grpc_socket = socket::bind(&config.grpc.address, access)?;
     let ttrpc_address = ttrpc_address(&config.grpc.address);
     let ttrpc_socket = socket::bind(&ttrpc_address, access)?;
+
+    // Only who owns the sockets may touch what is on disk.
+    let _lock = lock(&config.root)?;
+    for folder in [config.state.join(runtime::FOLDER), config.root.join(runtime::FOLDER)] {
+        make_folder(&folder)?;
+    }
 
     // `stop` ends what serves clients, `quiet` what they and the shims lean on.
     let (stop, quiet) = (CancellationToken::new(), CancellationToken::new());

@@ -49,7 +49,8 @@ impl Port for TasksService {
             let (ns, id) = (ns.clone(), id.clone());
             self.db.read(move |c| containers::get(c, &ns, id.as_str())).await
         }?;
-        let no_spec = || Error::precondition(format!("container {:?} has no spec", id.as_str()));
+        let runtime = container.runtime_name.clone();
+        let no_spec = || Error::precondition(format!("container {:?} (runtime {runtime}) has no spec", id.as_str()));
         let options = req.options.map(convert::payload).or(container.runtime_options);
         let create = Create {
             runtime: container.runtime_name,

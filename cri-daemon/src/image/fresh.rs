@@ -151,7 +151,14 @@ impl Images {
             return Ok(());
         }
         self.point(&image.id, record.target.clone().unwrap_or_default(), &labels).await?;
-        self.label(&record.name, labels).await?;
+        if !self.label(&record.name, labels).await? {
+            // Removed meanwhile, and maybe before there was a reference under the id: that must go as well.
+            let left = self.index().names_of(&image.id);
+            if left.iter().all(|name| *name == image.id || *name == record.name) {
+                self.unlink(&image.id, true).await?;
+            }
+            return Ok(());
+        }
         tracing::debug!(image = record.name, id = image.id, "adopted");
         Ok(())
     }

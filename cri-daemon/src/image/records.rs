@@ -37,12 +37,13 @@ impl Images {
         }
     }
 
-    /// Adds labels to a record. That it is gone is no error.
-    pub(super) async fn label(&self, name: &str, labels: Labels) -> Result<()> {
+    /// Adds labels to a record, and says whether it is still there. That it is gone is no error.
+    pub(super) async fn label(&self, name: &str, labels: Labels) -> Result<bool> {
         let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
         match self.update(i::Image { name: name.to_owned(), labels, ..Default::default() }, paths).await {
-            Err(e) if !e.is_not_found() => Err(e),
-            Ok(_) | Err(_) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(e) if e.is_not_found() => Ok(false),
+            Err(e) => Err(e),
         }
     }
 

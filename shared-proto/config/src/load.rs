@@ -75,7 +75,15 @@ impl Source<'_> {
 
     fn error(&self, e: &toml::de::Error) -> ConfigError {
         let line = e.span().map_or(1, |span| self.line_at(span.start));
-        self.invalid(line, e.message().trim().replace('\n', "; "))
+        let message = e.message().trim().replace('\n', "; ");
+        let written = self.text.lines().nth(line - 1).and_then(|l| l.split_once('='));
+        self.invalid(
+            line,
+            match written {
+                Some((key, _)) => format!("{}: {message}", key.trim()),
+                None => message,
+            },
+        )
     }
 
     fn unknown(&self, key: &[String]) -> Warning {

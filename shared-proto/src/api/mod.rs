@@ -105,6 +105,7 @@ macro_rules! port {
         #[async_trait::async_trait]
         impl $port for $remote {
             $( async fn $unary(&self, cx: &Context, req: $ureq) -> Result<$uresp> {
+                $crate::api::check_size(&req)?;
                 let mut request = tonic::Request::new(req);
                 cx.write_to(request.metadata_mut())?;
                 Ok(self.0.clone().$unary(request).await?.into_inner())
@@ -239,6 +240,15 @@ impl<M> futures::Stream for UntilError<M> {
     ) -> std::task::Poll<Option<Self::Item>> {
         self.0.as_mut().poll_next(cx).map(|item| item.and_then(Result::ok))
     }
+}
+
+/// Refuses what no server would take, before it breaks the connection for others.
+fn check_size(message: &impl prost::Message) -> Result<()> {
+    let (size, limit) = (message.encoded_len(), crate::transport::MAX_MESSAGE);
+    if size <= limit {
+        return Ok(());
+    }
+    Err(Error::new(crate::Code::ResourceExhausted, format!("a message of {size} bytes is over the limit of {limit}")))
 }
 
 /// An empty stream, for ports that have nothing to say.

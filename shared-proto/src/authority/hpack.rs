@@ -82,6 +82,7 @@ impl<'a> Reader<'a> {
 
     fn representation(&mut self) -> Option<Field> {
         let first = *self.block.get(self.at)?;
+        let in_table = matches!(first, 0x40..0x80);
         let name_bits = match first {
             0x80.. => {
                 self.integer(7)?;
@@ -102,8 +103,11 @@ impl<'a> Reader<'a> {
         let mut bad_authority = None;
         if is_authority {
             let decoded = value.decoded()?;
-            // An empty value can't be replaced by one that is not longer.
-            if !decoded.is_empty() && http::uri::Authority::try_from(decoded.as_slice()).is_err() {
+            // An empty value that goes into the table can't be replaced by one that is not longer; one that stays out
+            // of it may become as long as it likes.
+            if decoded.is_empty() && !in_table {
+                bad_authority = Some((value.span, HOST.len()));
+            } else if !decoded.is_empty() && http::uri::Authority::try_from(decoded.as_slice()).is_err() {
                 bad_authority = Some((value.span, decoded.len()));
             }
         }
