@@ -22,7 +22,7 @@ async fn an_image_has_many_names(wiring: Wiring) {
         let found = cri.find_image(name).await.unwrap_or_else(|| panic!("{name} is not found"));
         assert_eq!(found.id, id);
         assert_eq!(found.repo_tags, [DOCKER]);
-        assert_eq!(found.repo_digests, [by_digest.clone()]);
+        assert_eq!(found.repo_digests, std::slice::from_ref(&by_digest));
         assert!(found.size > 0);
         assert_eq!((found.uid, found.username.as_str()), (None, "app"));
     }
