@@ -7,7 +7,8 @@
 //! | status file | task | the container is |
 //! |---|---|---|
 //! | any | running | running; its output is followed again |
-//! | not exited | stopped | exited, with the task's code |
+//! | running, none | stopped | exited, with the task's code |
+//! | created | stopped | exited with 128, `StartError`: nobody was told of its start |
 //! | exited | stopped | exited, as written; the task is deleted |
 //! | not exited | created | created; the task is deleted (nobody was told of its start) |
 //! | running | none | exited with 255, `Unknown` |

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use shared_proto::Result;
 use shared_proto::containerd::containers::Container as Stored;
 use shared_proto::containerd::task_types::{Process, Status};
 use shared_proto::cri::v1;
+use shared_proto::{Error, Result};
 
 use super::{BUDGET, budgeted, created_at};
 use crate::call::tasks::{Ended, is_alive};
@@ -30,6 +30,10 @@ enum Fate {
     Exited {
         exit: Exit,
         task: bool,
+    },
+    /// The last daemon ended in the middle of its start, which came to nothing.
+    CutOff {
+        code: i32,
     },
     /// Its process is gone, and nobody knows how.
     Lost {
@@ -63,7 +67,13 @@ fn decide(status: Option<State>, task: Result<Option<Process>>, complete: bool) 
         (Ok(Some(process)), None) => match process.status() {
             Status::Stopped => {
                 let ended = Ended::new(process.exit_status, process.exited_at.as_ref());
-                Fate::Ended { started_at, ended }
+                match status {
+                    // It is written when a container is made, and again when it has started.
+                    Some(State::Created | State::Starting) => Fate::CutOff { code: ended.code },
+                    Some(State::Running { .. } | State::Exited(_) | State::Unknown { .. }) | None => {
+                        Fate::Ended { started_at, ended }
+                    }
+                }
             }
             Status::Created => Fate::Created { task: true },
             Status::Unknown | Status::Running | Status::Paused | Status::Pausing => {
@@ -136,6 +146,14 @@ impl Cri {
                 // As if the event had come now; a shim that hangs is waited for by the handler alone.
                 self.handle(id.clone(), Some(ended));
                 let _ = tokio::time::timeout(BUDGET, container.life.ended()).await;
+                container
+            }
+            Fate::CutOff { code } => {
+                let container = made(State::Starting);
+                inner.follow_again(&container).await;
+                let problem = format!("the daemon ended in the middle of the start; the process ended with {code}");
+                let exit = Exit::start_error(inner.host.now(), &Error::unavailable(problem));
+                report(&id, inner.end(&container, exit).await);
                 container
             }
             Fate::Lost { started_at } => {
@@ -234,7 +252,6 @@ fn stand_in(stored: &Stored) -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shared_proto::Error;
 
     const RUNNING: State = State::Running { pid: 5, started_at: 100 };
 
@@ -260,6 +277,7 @@ mod tests {
         let ended = Ended { code: 3, at: 1_000_000_000 };
         assert_eq!(decide(Some(RUNNING), task(Status::Stopped), true), Fate::Ended { started_at: 100, ended });
         assert_eq!(decide(None, task(Status::Stopped), true), Fate::Ended { started_at: 0, ended });
+        assert_eq!(decide(Some(State::Created), task(Status::Stopped), true), Fate::CutOff { code: 3 });
         let written = Some(State::Exited(exit()));
         assert_eq!(decide(written, task(Status::Stopped), true), Fate::Exited { exit: exit(), task: true });
     }
