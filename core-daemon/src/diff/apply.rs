@@ -8,8 +8,7 @@ use std::io::{self, Read};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, SeekFrom, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, seek, statat,
+    AtFlags, FileType, Mode, OFlags, SeekFrom, ftruncate, linkat, makedev, mkdirat, mknodat, openat, seek, statat,
     symlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -20,8 +19,8 @@ use super::flush::Flush;
 use super::parents::{Below, Missing, Parents, components};
 use super::target::{Style, Target, is_whiteout, set_opaque, steers_overlay};
 use super::whiteouts::{Meaning, Written, meaning, opaque, whiteout};
-use super::{Applied, DiffError, chunks, flush};
-use crate::snapshots::tree::{copy_file, in_folder, open_dir, remove_at};
+use super::{Applied, DiffError, attributes, chunks, flush};
+use crate::snapshots::tree::{copy_file, open_dir, remove_at};
 
 /// Writes a plain archive to where these mounts would be written to. Reads `reader` to its end, on a thread of its own.
 pub fn apply(reader: &mut (dyn Read + Send), mounts: &[Mount]) -> Result<Applied, DiffError> {
@@ -101,7 +100,7 @@ impl Writer {
                     self.flush.wrote(bytes.len());
                     write_all(&file, bytes).map_err(failed)
                 })?;
-                self.file_attributes(&file, entry).map_err(failed)
+                attributes::set_of_file(self.parents.top(), &file, entry).map_err(failed)
             }
             Kind::Sparse { pieces, size } => {
                 let file = self.file(name).map_err(failed)?;
@@ -110,7 +109,7 @@ impl Writer {
                     archive.some_data(*length, &mut |bytes| write_all(&file, bytes).map_err(failed))?;
                 }
                 ftruncate(&file, *size).map_err(|e| failed(e.into()))?;
-                self.file_attributes(&file, entry).map_err(failed)
+                attributes::set_of_file(self.parents.top(), &file, entry).map_err(failed)
             }
             Kind::Dir => self.dir(name, entry).map_err(failed),
             Kind::Symlink(target) => {
@@ -144,9 +143,9 @@ impl Writer {
         make: impl Fn(BorrowedFd<'_>) -> rustix::io::Result<()>,
     ) -> io::Result<()> {
         self.instead(name, make)?;
-        self.attributes(name, entry)?;
+        attributes::set(self.parents.top(), name, entry)?;
         let dir = &self.parents.top().dir;
-        Ok(utimensat(dir, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(utimensat(dir, name, &attributes::times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Makes `name` in the folder found last, removing what has it already.
@@ -177,36 +176,9 @@ impl Writer {
             }
             outcome => outcome?,
         }
-        self.attributes(name, entry)?;
+        attributes::set(self.parents.top(), name, entry)?;
         self.dirs.push((self.parents.real(name), entry.mtime));
         Ok(())
-    }
-
-    /// Owner, mode and extended attributes of what is no regular file.
-    fn attributes(&self, name: &CStr, entry: &Entry) -> io::Result<()> {
-        let dir = self.parents.top().dir.as_fd();
-        let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-        chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        if !matches!(entry.kind, Kind::Symlink(_)) {
-            chmodat(dir, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
-        }
-        for (key, value) in kept(&entry.xattrs) {
-            tolerate(key, lsetxattr(in_folder(dir, name), key, value, XattrFlags::empty()))?;
-        }
-        Ok(())
-    }
-
-    /// The same and the time, of an open file.
-    fn file_attributes(&self, file: &OwnedFd, entry: &Entry) -> io::Result<()> {
-        if entry.uid != 0 || entry.gid != 0 || self.parents.top().passes_group_on {
-            fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
-        }
-        // After the owner, whose change takes some bits off.
-        fchmod(file, Mode::from_raw_mode(entry.mode))?;
-        for (key, value) in kept(&entry.xattrs) {
-            tolerate(key, fsetxattr(file, key, value, XattrFlags::empty()))?;
-        }
-        Ok(futimens(file, &times(entry.mtime))?)
     }
 
     /// The target may lie below, in an overlay: then it is copied up first, as the kernel would.
@@ -266,39 +238,12 @@ impl Writer {
         let dir = &self.parents.top().dir;
         match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                Ok(utimensat(dir, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
+                Ok(utimensat(dir, name, &attributes::times(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
             }
             Ok(_) | Err(Errno::NOENT) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
-}
-
-fn times((seconds, nanos): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
-    Timestamps { last_access: time, last_modification: time }
-}
-
-fn kept(xattrs: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    xattrs.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).filter(|(key, _)| !steers_overlay(key))
-}
-
-/// An attribute that the file system or the kind of file can't have is left out, as containerd does.
-fn tolerate(key: &[u8], outcome: rustix::io::Result<()>) -> io::Result<()> {
-    match outcome {
-        Err(Errno::NOTSUP) => {}
-        Err(Errno::PERM) if key.starts_with(b"user.") => {}
-        Err(e) => {
-            let key = String::from_utf8_lossy(key);
-            return Err(io::Error::new(
-                io::Error::from(e).kind(),
-                format!("set attribute {key}: {}", io::Error::from(e)),
-            ));
-        }
-        Ok(()) => return Ok(()),
-    }
-    tracing::debug!(attribute = %String::from_utf8_lossy(key), "an extended attribute of a layer is left out");
-    Ok(())
 }
 
 fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> io::Result<()> {

@@ -15,11 +15,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, FileType, Stat, fstat, readlinkat, statat};
 use rustix::io::Errno;
 use shared_sys::mount::{Detached, Mount};
 
 use super::DiffError;
+use super::compare::{is_kept, kind, open, same};
 use super::parents::MAX_DEPTH;
 use super::record::{Body, Record};
 use crate::snapshots::tree::{in_folder, names, open_dir, xattrs};
@@ -128,7 +129,9 @@ impl Walk<'_> {
                 continue;
             };
             let same = match (left, &old) {
-                (Some(left), Some(old)) => self.same(left.as_fd(), old, &new, &name).map_err(failed)?,
+                (Some(left), Some(old)) => {
+                    same(left.as_fd(), old, self.top().dir.as_fd(), &new, &name).map_err(failed)?
+                }
                 _ => false,
             };
             if kind(&new) != FileType::Directory {
@@ -157,26 +160,6 @@ impl Walk<'_> {
             self.way.pop();
         }
         Ok(())
-    }
-
-    /// Whether nothing about `name` changed; of folders, nothing about themselves.
-    fn same(&self, left: BorrowedFd<'_>, old: &Stat, new: &Stat, name: &CStr) -> io::Result<bool> {
-        let right = self.top().dir.as_fd();
-        let about = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
-        if about(old) != about(new) {
-            return Ok(false);
-        }
-        if xattrs(&in_folder(left, name), &is_kept)? != xattrs(&in_folder(right, name), &is_kept)? {
-            return Ok(false);
-        }
-        let data = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
-        match kind(new) {
-            FileType::Directory => Ok(true),
-            FileType::Symlink => Ok(readlinkat(left, name, Vec::new())? == readlinkat(right, name, Vec::new())?),
-            _ if data(old) != data(new) => Ok(false),
-            FileType::RegularFile if new.st_mtime_nsec == 0 => same_content(open(left, name)?, open(right, name)?),
-            _ => Ok(true),
-        }
     }
 
     /// Writes the folders on the way that are not yet.
@@ -258,41 +241,10 @@ fn copy(
     out.write_all(&[0; 512][..padding as usize]).map_err(DiffError::Write)
 }
 
-fn kind(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
-}
-
-fn is_kept(attribute: &[u8]) -> bool {
-    attribute == b"security.capability"
-        || (attribute.starts_with(b"user.") && !super::target::steers_overlay(attribute))
-}
-
 fn stat(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Stat>> {
     match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(e) => Err(e.into()),
-    }
-}
-
-fn open(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(File::from(openat(dir, name, flags, Mode::empty())?))
-}
-
-/// Of two files of the same size.
-fn same_content(mut one: File, mut other: File) -> io::Result<bool> {
-    let (mut a, mut b) = (vec![0; BUFFER], vec![0; BUFFER]);
-    loop {
-        let length = one.read(&mut a)?;
-        if length == 0 {
-            return Ok(true);
-        }
-        match other.read_exact(&mut b[..length]) {
-            Ok(()) if a[..length] == b[..length] => {}
-            Ok(()) => return Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            Err(e) => return Err(e),
-        }
     }
 }

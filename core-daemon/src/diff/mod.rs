@@ -14,7 +14,9 @@
 
 mod apply;
 mod archive;
+mod attributes;
 mod chunks;
+mod compare;
 mod compress;
 mod create;
 mod decompress;

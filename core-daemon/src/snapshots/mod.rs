@@ -18,6 +18,8 @@ mod layers;
 mod namespaced;
 mod native;
 mod overlay;
+mod records;
+mod sweep;
 mod trash;
 pub mod tree;
 
@@ -32,9 +34,10 @@ use crate::domain::{Invalid, Labels};
 use crate::metadata::{DbError, MetadataError};
 
 pub use crate::metadata::snapshots::{Kind, Snapshot, Usage};
-pub use namespaced::{Snapshots, Sweep};
+pub use namespaced::Snapshots;
 pub use native::Native;
 pub use overlay::Overlay;
+pub use sweep::Sweep;
 
 /// Labels that are passed on to the snapshotter start with one of these.
 const PASSED_ON: [&str; 2] = ["containerd.io/snapshot/", "containerd.io/snapshot."];

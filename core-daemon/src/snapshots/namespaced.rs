@@ -3,7 +3,7 @@
 //! A change that has begun is finished even when its caller goes away. What is made is added to the caller's lease in
 //! the same transaction.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,33 +13,23 @@ use shared_proto::containerd::events as event;
 use shared_sys::files::Durability;
 use shared_sys::mount::Mount;
 
+use super::records::{add, change_labels, check_name, checked, drop_childless, drop_row};
+use super::sweep::Sweep;
 use super::{Kind, New, Record, Snapshot, SnapshotError, Snapshotter, Usage, kind_name, passed_on};
-use crate::domain::{Invalid, Labels, Scope, labels};
+use crate::domain::{Labels, Scope, labels};
 use crate::events::Exchange;
-use crate::metadata::{Db, leases, now, snapshots as rows};
-
-/// The longest name, bytes.
-const MAX_NAME: usize = 1024;
+use crate::metadata::{Db, now, snapshots as rows};
 
 /// All snapshots; cheap to clone.
 #[derive(Clone)]
-pub struct Snapshots(Arc<Inner>);
+pub struct Snapshots(pub(super) Arc<Inner>);
 
-struct Inner {
-    db: Db,
-    backends: BTreeMap<String, Arc<dyn Snapshotter>>,
+pub(super) struct Inner {
+    pub db: Db,
+    pub backends: BTreeMap<String, Arc<dyn Snapshotter>>,
     exchange: Exchange,
     /// Makes keys at the snapshotters unique, over restarts too: starts at the time.
     sequence: AtomicU64,
-}
-
-/// What a sweep did.
-#[derive(Debug, Default)]
-pub struct Sweep {
-    /// Layers removed.
-    pub removed: usize,
-    /// One that fails does not stop the others.
-    pub errors: Vec<SnapshotError>,
 }
 
 impl Snapshots {
@@ -251,54 +241,7 @@ impl Snapshots {
         self.0.db.read(move |c| Ok(rows::list(c, &ns, &sn)?)).await
     }
 
-    /// Removes what belongs to nothing, and waits until the files are gone.
-    pub async fn cleanup(&self, snapshotter: &str) -> Result<(), SnapshotError> {
-        let backend = self.backend(snapshotter)?;
-        let mut sweep = Sweep::default();
-        self.sweep_one(snapshotter, &backend, &mut sweep).await?;
-        uncancelled(async move { backend.cleanup().await }).await?;
-        let mut errors = sweep.errors.into_iter();
-        match errors.next() {
-            None => Ok(()),
-            Some(first) => Err(SnapshotError::Cleanup { first: Box::new(first), others: errors.count() }),
-        }
-    }
-
-    /// Removes the layers that no namespace knows, at every snapshotter.
-    pub async fn sweep(&self) -> Sweep {
-        let mut sweep = Sweep::default();
-        for (name, backend) in &self.0.backends {
-            if let Err(e) = self.sweep_one(name, backend, &mut sweep).await {
-                sweep.errors.push(e);
-            }
-        }
-        sweep
-    }
-
-    async fn sweep_one(
-        &self,
-        snapshotter: &str,
-        backend: &Arc<dyn Snapshotter>,
-        sweep: &mut Sweep,
-    ) -> Result<(), SnapshotError> {
-        // In this order: what is made meanwhile is not among the keys.
-        let keys = backend.keys().await?;
-        let sn = snapshotter.to_owned();
-        let known = self.0.db.read::<_, SnapshotError>(move |c| Ok(rows::known_backends(c, &sn)?)).await?;
-        let known: HashSet<String> = known.into_iter().collect();
-        for key in keys.into_iter().filter(|key| !known.contains(key)) {
-            let backend = backend.clone();
-            match uncancelled(async move { backend.remove(&key, Box::new(|_| Ok(()))).await }).await {
-                Ok(()) => sweep.removed += 1,
-                // Somebody else swept it, or committed it under another key.
-                Err(SnapshotError::NotFound(_)) => {}
-                Err(e) => sweep.errors.push(e),
-            }
-        }
-        Ok(())
-    }
-
-    fn backend(&self, snapshotter: &str) -> Result<Arc<dyn Snapshotter>, SnapshotError> {
+    pub(super) fn backend(&self, snapshotter: &str) -> Result<Arc<dyn Snapshotter>, SnapshotError> {
         let backend = self.0.backends.get(snapshotter).cloned();
         backend.ok_or_else(|| SnapshotError::UnknownSnapshotter(snapshotter.to_owned()))
     }
@@ -325,68 +268,8 @@ impl SnapshotError {
     }
 }
 
-/// Adds the row of a new snapshot, on a parent that still exists, and its lease.
-fn add(scope: Scope, snapshotter: String, row: Snapshot) -> Record {
-    Box::new(move |c| {
-        if rows::get(c, &scope.ns, &snapshotter, &row.name)?.is_some() {
-            return Err(SnapshotError::Exists(row.name));
-        }
-        if !row.parent.is_empty() && rows::get(c, &scope.ns, &snapshotter, &row.parent)?.is_none() {
-            return Err(SnapshotError::NoParent(row.parent));
-        }
-        rows::insert(c, &scope.ns, &snapshotter, &row)?;
-        Ok(leases::protect(c, &scope, &rows::resource(&snapshotter), &row.name)?)
-    })
-}
-
-fn drop_row(scope: Scope, snapshotter: String, name: String) -> Record {
-    Box::new(move |c| Ok(rows::delete(c, &scope.ns, &snapshotter, &name)?))
-}
-
-fn drop_childless(scope: Scope, snapshotter: String, name: String) -> Record {
-    Box::new(move |c| {
-        if rows::has_children(c, &scope.ns, &snapshotter, &name)? {
-            return Err(SnapshotError::HasChildren(name));
-        }
-        Ok(rows::delete(c, &scope.ns, &snapshotter, &name)?)
-    })
-}
-
-fn check_name(name: &str) -> Result<(), Invalid> {
-    if name.is_empty() {
-        return Err(Invalid("a snapshot must have a name".into()));
-    }
-    if name.len() > MAX_NAME {
-        return Err(Invalid(format!("the name of a snapshot is longer than {MAX_NAME} bytes")));
-    }
-    Ok(())
-}
-
-fn change_labels(labels: &mut Labels, new: Labels, fields: &[String]) -> Result<(), SnapshotError> {
-    if fields.is_empty() {
-        *labels = new.clone();
-    }
-    for field in fields {
-        if field == "labels" {
-            *labels = new.clone();
-        } else if let Some(key) = field.strip_prefix("labels.") {
-            labels.insert(key.to_owned(), new.get(key).cloned().unwrap_or_default());
-        } else {
-            return Err(SnapshotError::Field(field.clone()));
-        }
-    }
-    labels::drop_empty(labels);
-    Ok(())
-}
-
-fn checked(mut labels: Labels) -> Result<Labels, Invalid> {
-    labels::check(&labels)?;
-    labels::drop_empty(&mut labels);
-    Ok(labels)
-}
-
 /// Finishes `work` even when the caller goes away.
-async fn uncancelled<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+pub(super) async fn uncancelled<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await {
         Ok(value) => value,
         Err(e) => match e.try_into_panic() {
