@@ -73,18 +73,31 @@ fn render_seam(seam: &Seam) -> String {
     out
 }
 
-/// The stages in `info` of a pod or container, in the order in which they began. Stages overlap.
+/// The stages in `info` of a pod or container, request by request. Stages that overlap ran side by side.
+///
+/// They come in the order in which they ended, so a request, which is a stage itself (with the name of its RPC), comes
+/// after its stages.
 pub fn timeline(title: &str, info: &BTreeMap<String, String>) -> String {
-    let mut stages: Vec<Stage> =
-        info.get("timeline").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
-    stages.sort_by_key(|stage| (stage.start_us, std::cmp::Reverse(stage.us)));
+    let stages: Vec<Stage> = info.get("timeline").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let mut out = format!("{title}\n");
-    for Stage { stage, detail, start_us, us } in stages {
-        let name = if detail.is_empty() { stage } else { format!("{stage} {detail}") };
-        let (start, took) = (time(start_us), time(us));
-        let _ = writeln!(out, "  {name:<40} from {start:>10}  took {took:>10}");
+    for request in stages.split_inclusive(|stage| stage.stage.starts_with(|c: char| c.is_ascii_uppercase())) {
+        let mut request: Vec<&Stage> = request.iter().collect();
+        request.sort_by_key(|stage| (stage.start_us, std::cmp::Reverse(stage.us)));
+        for stage in request {
+            let _ = writeln!(out, "  {:<40} from {:>9}  took {:>9}", name(stage), time(stage.start_us), time(stage.us));
+        }
     }
     out
+}
+
+/// What was done, and to what; of long digests only the beginning.
+fn name(stage: &Stage) -> String {
+    let detail = match stage.detail.strip_prefix("sha256:") {
+        Some(digest) => &stage.detail[..7 + digest.len().min(12)],
+        None => &stage.detail,
+    };
+    let indent = if stage.stage.starts_with(|c: char| c.is_ascii_uppercase()) { "" } else { "  " };
+    format!("{indent}{} {detail}", stage.stage)
 }
 
 fn time(us: u64) -> String {
@@ -124,12 +137,20 @@ mod tests {
     }
 
     #[test]
-    fn stages_are_in_the_order_of_their_begin() {
-        let json = r#"[{"stage":"cni","detail":"bridge","start_us":5000,"us":30000},
-            {"stage":"RunPodSandbox","detail":"","start_us":0,"us":2000000}]"#;
+    fn stages_stand_below_their_request_in_the_order_of_their_begin() {
+        let json = r#"[{"stage":"task","detail":"","start_us":7000,"us":1},
+            {"stage":"cni","detail":"bridge","start_us":5000,"us":30000},
+            {"stage":"CreateContainer","detail":"","start_us":0,"us":2000000},
+            {"stage":"image","detail":"sha256:0123456789abcdef","start_us":1000,"us":1},
+            {"stage":"StartContainer","detail":"","start_us":0,"us":5000}]"#;
         let out = timeline("pod p", &BTreeMap::from([("timeline".to_owned(), json.to_owned())]));
         let lines: Vec<&str> = out.lines().collect();
-        assert!(lines[1].contains("RunPodSandbox") && lines[1].contains("2.00 s"), "{out}");
-        assert!(lines[2].contains("cni bridge") && lines[2].contains("30.0 ms"), "{out}");
+        let words = |at: usize| lines[at].split_whitespace().next().unwrap();
+        assert_eq!([1, 2, 3, 4, 5].map(words), ["CreateContainer", "cni", "task", "StartContainer", "image"]);
+        assert!(
+            lines[1].contains("2.00 s") && lines[2].contains("    cni bridge ") && lines[2].contains("30.0 ms"),
+            "{out}"
+        );
+        assert!(lines[5].contains(" sha256:0123456789ab "), "{out}");
     }
 }
