@@ -6,7 +6,6 @@
 
 use shared_proto::Result;
 use shared_proto::cri::v1;
-use shared_proto::errdefs::ResultExt as _;
 
 use super::credentials::Credentials;
 use super::{ImageError, Images, Reference, transfer};
@@ -54,7 +53,7 @@ impl Images {
             host_dirs: dirs.join(":"),
             patience: inner.config.image_pull_progress_timeout,
         };
-        transfer::pull(&inner.core, &inner.cx, &pull).await.with_context(|| format!("pull image {name}"))?;
+        transfer::pull(&inner.core, &inner.cx, &pull).await?;
 
         let record = self.record(&name).await?;
         let named = self.named(&record).await?;
