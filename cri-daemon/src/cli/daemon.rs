@@ -41,14 +41,13 @@ async fn serve(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
     let _telemetry = shared_telemetry::init("cri-daemon", &config.log.level, &config.log.format)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = socket::bind(&config.cri.address, socket::Access::default())?;
-    let address = config.cri.address.clone();
     let core_address = config.grpc.address.clone();
 
     let meter = Meter::default();
     let core = Core::remote(transport::unix(&core_address)).metered(&meter, true);
     let host = Arc::new(RealHost::new().context("look at the machine")?);
     let cri = Cri::new(core, meter, core::Wiring::Split, config, host);
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), cri = %address.display(), core = %core_address.display(), "starting");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), core = %core_address.display(), "starting");
 
     let stop = CancellationToken::new();
     let mut server = tokio::spawn(server::serve(listener, cri.clone(), stop.clone().cancelled_owned()));
@@ -68,8 +67,6 @@ async fn serve(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     stop.cancel();
-    // New calls find nobody, while those that run are let through.
-    std::fs::remove_file(&address).ok();
     match tokio::time::timeout(DRAIN, &mut server).await {
         Ok(served) => served.context("the server failed")?.context("serve CRI")?,
         Err(_) => tracing::warn!("calls that ran for another {DRAIN:?} are cut off"),

@@ -1,6 +1,6 @@
 //! What has to be there before a pod is started: images, users, folders.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -27,24 +27,32 @@ pub async fn image(
     let began = Instant::now();
     let mut images = client.images.clone();
     let pull = images.pull_image(v1::PullImageRequest { image: spec, auth: None, sandbox_config: None });
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
     tokio::pin!(pull);
+    // On a terminal the line is renewed every second; elsewhere it is written once.
+    let terminal = std::io::stderr().is_terminal();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    if !terminal {
+        eprintln!("pulling {}", container.image);
+    }
     loop {
         tokio::select! {
             pulled = &mut pull => {
+                if terminal {
+                    eprint!("\x1b[K");
+                }
                 said(pulled)?;
                 break;
             }
             () = stop.cancelled() => anyhow::bail!("interrupted"),
-            _ = ticks.tick() => {
-                eprint!("\rpulling {} ({} s)", container.image, began.elapsed().as_secs());
+            _ = ticks.tick(), if terminal => {
+                eprint!("pulling {} ({} s)\r", container.image, began.elapsed().as_secs());
                 std::io::stderr().flush().ok();
             }
         }
     }
     let image = said(client.images.image_status(status).await)?.image;
     let size = image.as_ref().map(|image| report::bytes(image.size)).unwrap_or_default();
-    eprintln!("\rpulled {}: {size} ({} ms)", container.image, began.elapsed().as_millis());
+    eprintln!("pulled {}: {size} ({} ms)", container.image, began.elapsed().as_millis());
     Ok(image)
 }
 

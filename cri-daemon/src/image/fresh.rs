@@ -34,8 +34,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 impl Images {
     /// Fills the index and keeps it fresh from then on, in a task of `work` that ends at `shutdown`.
     pub async fn start(&self, work: &TaskTracker, shutdown: CancellationToken) -> Result<()> {
-        let events = self.subscribe().await?;
-        self.rebuild().await?;
+        let begin = || async {
+            let events = self.subscribe().await?;
+            self.rebuild().await?;
+            Ok(events)
+        };
+        let events = call::patient("find the images", call::PROCESS, call::PATIENCE, begin).await?;
         let images = self.clone();
         work.spawn(async move {
             shutdown.run_until_cancelled(images.watch(events)).await;

@@ -111,7 +111,8 @@ impl Images {
 
     /// Finds an image by id, by the beginning of its id, by tag or by digest.
     pub async fn resolve(&self, reference_or_id: &str) -> Result<ResolvedImage> {
-        Ok(self.index().find(reference_or_id)?.into())
+        let found = self.find_or_ask(reference_or_id).await?;
+        Ok(found.ok_or_else(|| ImageError::NotFound { reference: reference_or_id.to_owned() })?.into())
     }
 
     /// The same, pulled without credentials when it is not there.

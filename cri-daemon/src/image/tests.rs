@@ -149,6 +149,16 @@ async fn what_happens_while_events_are_broken_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_name_whose_event_did_not_come_yet_is_asked_for() {
+    let world = World::new().await;
+    let (id, manifest) = world.content("a", &here());
+    world.create(NAME, &manifest).await;
+    assert_eq!(world.images.resolve("a:1").await.unwrap().id, id);
+    assert!(world.images.resolve("b:1").await.unwrap_err().is_not_found());
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn an_index_gives_the_part_for_this_machine() {
     let world = World::started().await;
     let (foreign, other) = world.content("a", "sparc");

@@ -12,6 +12,7 @@ mod runtime;
 mod v1alpha2;
 
 use std::future::Future;
+use std::path::Path;
 
 use shared_proto::authority;
 use shared_proto::cri::v1::image_service_server::ImageServiceServer;
@@ -45,7 +46,7 @@ pub fn add_to(routes: Routes, cri: &Cri) -> Routes {
         .add_service(image)
 }
 
-/// Serves CRI, with gRPC's health service, until `shutdown`; then lets running calls end.
+/// Serves CRI, with gRPC's health service, until `shutdown`; then removes the socket and lets running calls end.
 ///
 /// The listener is what `shared_sys::socket::bind` gives.
 pub async fn serve(
@@ -56,7 +57,15 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RuntimeServiceServer<runtime::Service>>().await;
     health.set_serving::<ImageServiceServer<image::Service>>().await;
+    let socket = listener.local_addr()?.as_pathname().map(Path::to_owned);
     let listener = tokio::net::UnixListener::from_std(listener)?;
+    let shutdown = async move {
+        shutdown.await;
+        // Who comes now finds nobody, instead of a daemon that is about to go.
+        if let Some(Err(error)) = socket.map(std::fs::remove_file) {
+            tracing::debug!(%error, "the socket was gone already");
+        }
+    };
     Server::builder()
         .max_concurrent_streams(Some(MAX_STREAMS))
         .initial_stream_window_size(1 << 20)

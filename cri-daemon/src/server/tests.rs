@@ -59,6 +59,7 @@ impl World {
         self.cri.stop(Duration::from_secs(5)).await;
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(5), self.server).await.unwrap().unwrap().unwrap();
+        assert!(!self.dir.path().join("cri.sock").exists(), "a socket goes with its server");
     }
 }
 
