@@ -228,7 +228,7 @@ fn the_configuration_is_explained() {
     assert!(warning.contains("no_such_key") && warning.contains(&format!("{shown}:3")), "{warning}");
 
     for (text, line, names) in [
-        ("version = 2\nroot = 5\n", 2, "root"),
+        ("version = 2\nroot = 5\n", 2, "integer `5`"),
         ("[cri]\n\nwiring = \"sideways\"\n", 3, "sideways"),
         ("version = 2\n[cri\n", 2, "config.toml"),
     ] {
