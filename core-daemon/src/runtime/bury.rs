@@ -1,6 +1,6 @@
 //! After the death of a shim: its containers are killed and cleaned up from outside, and the world is told once.
 //!
-//! The shim's own `delete` command does the killing and unmounting. The exit that is published is the real one if it
+//! The shim's own `delete` command does the killing and unmounting; cgroups that the runtime has left go after it. The exit that is published is the real one if it
 //! was known before, else what `delete` says (137), else 255.
 
 use std::path::Path;
@@ -11,6 +11,7 @@ use prost_types::Timestamp;
 use shared_proto::containerd::events::{TaskDelete, TaskExit};
 
 use super::bundle::Bundle;
+use super::cgroup;
 use super::launch;
 use super::manager::Inner;
 use super::process::{Exit, State};
@@ -95,6 +96,8 @@ impl Inner {
                 Exit { pid: 0, status: UNKNOWN, at: now.as_nanos() as i64 }
             }
         };
+        let (path, id) = (bundle.path.clone(), bundle.id.to_string());
+        shared_sys::blocking(move || cgroup::remove(&path, &id)).await;
         remove_bundle(bundle).await;
         guess
     }

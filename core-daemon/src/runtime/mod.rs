@@ -12,7 +12,8 @@
 //! - `bundle`: a task's folder, all that a restart needs.
 //! - `launch`: runs a shim's binary: `start` and `delete`. `bootstrap`: what `start` answers.
 //! - `shim`: the connection to a running shim, and its death.
-//! - `undo`: takes back what failed. `bury`: cleans up after a shim that died. `recover`: finds the tasks of an earlier run again.
+//! - `undo`: takes back what failed. `bury`: cleans up after a shim that died. `cgroup`: what a killed runtime leaves.
+//!   `recover`: finds the tasks of an earlier run again.
 //! - `forward`: the ttrpc socket on which shims deliver events. [`publish`]: the same for scripts.
 //!
 //! Invariants: a shim is never stopped by this process ending. Every call to a shim has a deadline, and nothing but
@@ -24,6 +25,7 @@
 mod bootstrap;
 mod bundle;
 mod bury;
+mod cgroup;
 mod error;
 mod exits;
 mod forward;

@@ -5,7 +5,7 @@
 //! | a bundle whose | becomes |
 //! |---|---|
 //! | shim answers | a task in the state that the shim says; an exit meanwhile is found here |
-//! | shim doesn't know the task | removed |
+//! | shim doesn't know the task | removed, with what a runtime that was killed half way may have left |
 //! | shim isn't there | cleaned up by the shim's `delete`; exit and deletion are published if it ever ran |
 //! | shim is there, but silent | a task in state unknown: silence is no exit |
 

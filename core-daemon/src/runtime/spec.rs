@@ -16,6 +16,8 @@ pub(super) struct Facts {
     pub sandbox: Option<String>,
     /// The group that is root inside the container's user namespace; 0 without one.
     pub root_gid: u32,
+    /// `linux.cgroupsPath`, if the spec names one.
+    pub cgroup: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +30,8 @@ struct Spec {
 struct Linux {
     #[serde(rename = "gidMappings")]
     gid_mappings: Option<Vec<Mapping>>,
+    #[serde(rename = "cgroupsPath")]
+    cgroup: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -43,9 +47,10 @@ pub(super) fn read(spec: &[u8]) -> Result<Facts, serde_json::Error> {
     let spec: Spec = serde_json::from_slice(spec)?;
     let annotations = spec.annotations.unwrap_or_default();
     let sandbox = if annotations.contains_key(GROUP) { None } else { annotations.get(SANDBOX).cloned() };
-    let mappings = spec.linux.and_then(|linux| linux.gid_mappings).unwrap_or_default();
+    let (mappings, cgroup) = spec.linux.map(|linux| (linux.gid_mappings, linux.cgroup)).unwrap_or_default();
+    let mappings = mappings.unwrap_or_default();
     let root_gid = mappings.iter().find(|m| m.container == 0).map_or(0, |m| m.host);
-    Ok(Facts { sandbox, root_gid })
+    Ok(Facts { sandbox, root_gid, cgroup })
 }
 
 #[cfg(test)]
@@ -56,7 +61,7 @@ mod tests {
     fn reads_what_matters_and_skips_the_rest() {
         let spec = br#"{"ociVersion":"1.0.2","annotations":{"io.kubernetes.cri.sandbox-id":"pod"},
             "linux":{"gidMappings":[{"containerID":1,"hostID":5,"size":1},{"containerID":0,"hostID":100000,"size":1}]}}"#;
-        assert_eq!(read(spec).unwrap(), Facts { sandbox: Some("pod".into()), root_gid: 100_000 });
+        assert_eq!(read(spec).unwrap(), Facts { sandbox: Some("pod".into()), root_gid: 100_000, cgroup: None });
         assert_eq!(read(br#"{"annotations":null,"linux":{}}"#).unwrap(), Facts::default());
         let grouped = br#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","io.containerd.runc.v2.group":"g"}}"#;
         assert_eq!(read(grouped).unwrap().sandbox, None);

@@ -37,7 +37,8 @@ impl Inner {
         let limit = Some(deadline::QUICK);
         let gone = match shim.call::<DeleteResponse>(bundle.ns.as_str(), "Delete", &request, limit, doing).await {
             Ok(_) => true,
-            Err(e) if e.is_not_found() => true,
+            // Its runtime may have been killed half way: the shim knows nothing of what that has made.
+            Err(e) if e.is_not_found() => false,
             Err(e) => {
                 tracing::warn!(error = %e, "a failed task must be cleaned up from outside");
                 false
