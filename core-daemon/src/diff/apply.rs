@@ -16,7 +16,7 @@ use shared_sys::mount::Mount;
 
 use super::archive::{Archive, Entry, Kind, Piece};
 use super::flush::Flush;
-use super::parents::{Below, Missing, Parents, components};
+use super::parents::{Below, Parents, Way, components};
 use super::target::{Style, Target, is_whiteout, set_opaque, steers_overlay};
 use super::whiteouts::{Meaning, Written, meaning, opaque, whiteout};
 use super::{Applied, DiffError, attributes, chunks, flush};
@@ -25,11 +25,11 @@ use crate::snapshots::tree::{copy_file, open_dir, remove_at};
 /// Writes a plain archive to where these mounts would be written to. Reads `reader` to its end, on a thread of its own.
 pub fn apply(reader: &mut (dyn Read + Send), mounts: &[Mount]) -> Result<Applied, DiffError> {
     let target = Target::of(mounts)?;
-    let written = if target.is_empty()? { None } else { Some(Written::default()) };
     let folder = open_dir(&target.root, c".").map_err(DiffError::entry(b"/"))?;
     let parents = Parents::new(target).map_err(DiffError::entry(b"/"))?;
     std::thread::scope(|scope| {
-        let mut writer = Writer { parents, written, dirs: Vec::new(), flush: flush::start(scope, folder) };
+        let mut writer =
+            Writer { parents, written: Written::default(), dirs: Vec::new(), flush: flush::start(scope, folder) };
         let (chunks, whole) = chunks::start(scope, reader);
         let mut archive = Archive::new(chunks);
         while let Some(entry) = archive.next()? {
@@ -50,8 +50,7 @@ pub fn sync(mounts: &[Mount]) -> Result<(), DiffError> {
 
 struct Writer {
     parents: Parents,
-    /// Kept only where something was there before.
-    written: Option<Written>,
+    written: Written,
     /// Folders whose times are to be set, by real name.
     dirs: Vec<(Vec<CString>, (i64, u32))>,
     flush: Flush,
@@ -71,15 +70,13 @@ impl Writer {
         let named = DiffError::entry::<io::Error>;
         match meaning(name).map_err(refused)? {
             Meaning::Ignored => Ok(()),
-            Meaning::Opaque => opaque(&mut self.parents, self.written.as_ref(), path).map_err(named(&entry.path)),
+            Meaning::Opaque => opaque(&mut self.parents, &self.written, path).map_err(named(&entry.path)),
             Meaning::Whiteout(hidden) => {
-                whiteout(&mut self.parents, self.written.as_ref(), path, hidden).map_err(named(&entry.path))
+                whiteout(&mut self.parents, &self.written, path, hidden).map_err(named(&entry.path))
             }
             Meaning::Entry => {
                 self.write(archive, entry, path, name)?;
-                if let Some(written) = &mut self.written {
-                    written.add(self.parents.real(name));
-                }
+                self.written.add(&self.parents.real(name));
                 Ok(())
             }
         }
@@ -92,7 +89,7 @@ impl Writer {
             let target = components(target).map_err(|reason| archive.malformed(reason))?;
             return self.hard_link(path, name, &target).map_err(failed);
         }
-        self.parents.enter(path, Missing::Make).map_err(failed)?;
+        self.parents.enter(path, Way::Make).map_err(failed)?;
         match &entry.kind {
             Kind::File => {
                 let file = self.file(name).map_err(failed)?;
@@ -184,11 +181,14 @@ impl Writer {
     /// The target may lie below, in an overlay: then it is copied up first, as the kernel would.
     fn hard_link(&mut self, path: &[CString], name: &CStr, target: &[CString]) -> io::Result<()> {
         let Some((target_name, target_path)) = target.split_last() else { return Err(Errno::PERM.into()) };
-        self.parents.enter(target_path, Missing::Make)?;
+        self.parents.enter(target_path, Way::Make)?;
         let from = self.parents.top().dir.try_clone()?;
         match statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(there) if !is_whiteout(&there) => {}
-            Ok(_) => return Err(Errno::NOENT.into()),
+            Ok(there) if is_whiteout(&there) => return Err(Errno::NOENT.into()),
+            Ok(there) if FileType::from_raw_mode(there.st_mode) == FileType::Directory => {
+                return Err(Errno::PERM.into());
+            }
+            Ok(_) => {}
             Err(Errno::NOENT) => match self.parents.below(target_name)? {
                 Below::Other(lower) => {
                     let stat = statat(&lower, target_name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -200,7 +200,7 @@ impl Writer {
             },
             Err(e) => return Err(e.into()),
         }
-        self.parents.enter(path, Missing::Make)?;
+        self.parents.enter(path, Way::Make)?;
         let dir = self.parents.top().dir.as_fd();
         match linkat(&from, target_name, dir, name, AtFlags::empty()) {
             Err(Errno::EXIST) => {
@@ -232,7 +232,7 @@ impl Writer {
 
     fn dir_time(&mut self, name: &CStr, path: &[CString], mtime: (i64, u32)) -> io::Result<()> {
         // A later entry may have replaced it.
-        if self.parents.enter(path, Missing::Fail).is_err() {
+        if self.parents.enter(path, Way::Real).is_err() {
             return Ok(());
         }
         let dir = &self.parents.top().dir;

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, r
 use rustix::io::Errno;
 
 use super::target::{Style, Target, is_opaque, is_whiteout, open_path, set_opaque, steers_overlay};
-use crate::snapshots::tree::copy_attributes;
+use crate::snapshots::tree::{copy_attributes, names};
 
 /// The longest name, bytes, and the most components.
 pub(super) const MAX_PATH: usize = 4096;
@@ -40,11 +40,13 @@ pub(super) fn components(path: &[u8]) -> Result<Vec<CString>, &'static str> {
     if parts.len() > MAX_DEPTH { Err("the name has more than 256 components") } else { Ok(parts) }
 }
 
-/// Whether folders that are missing on the way are made.
+/// How a way is gone.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(super) enum Way {
+    /// Links are followed, and folders that are missing made.
     Make,
-    Fail,
+    /// The name is a real one, found before. Where it no longer is, that is an error.
+    Real,
 }
 
 /// One folder on the way.
@@ -92,13 +94,18 @@ impl Parents {
         self.stack.last().expect("the root stays")
     }
 
+    /// Whether that is the root, by whatever name it was found.
+    pub fn is_at_root(&self) -> bool {
+        self.stack.len() == 1
+    }
+
     /// The real name of `name` in the folder found last.
     pub fn real(&self, name: &CStr) -> Vec<CString> {
         self.stack[1..].iter().map(|level| level.name.clone()).chain([name.to_owned()]).collect()
     }
 
     /// Finds the folder with this name.
-    pub fn enter(&mut self, path: &[CString], missing: Missing) -> io::Result<()> {
+    pub fn enter(&mut self, path: &[CString], way: Way) -> io::Result<()> {
         if self.last.as_deref() == Some(path) {
             return Ok(());
         }
@@ -117,7 +124,7 @@ impl Parents {
             if self.stack.len() > MAX_DEPTH {
                 return Err(Errno::NAMETOOLONG.into());
             }
-            match self.step(&part, missing)? {
+            match self.step(&part, way)? {
                 Step::Entered(level) => self.stack.push(level),
                 Step::Link(target) => {
                     links += 1;
@@ -138,21 +145,21 @@ impl Parents {
         Ok(())
     }
 
-    fn step(&mut self, name: &CStr, missing: Missing) -> io::Result<Step> {
+    fn step(&mut self, name: &CStr, way: Way) -> io::Result<Step> {
         let dir = self.top().dir.as_fd();
         match open_path(dir, name) {
             Ok(dir) => return Ok(Step::Entered(Level::enter(name.to_owned(), dir)?)),
-            Err(Errno::NOENT) => return self.missing(name, missing),
+            Err(Errno::NOENT) => return self.missing(name, way),
             Err(Errno::NOTDIR | Errno::LOOP) => {}
             Err(e) => return Err(e.into()),
         }
         let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink && way == Way::Make {
             return Ok(Step::Link(readlinkat(dir, name, Vec::new())?.into_bytes()));
         }
         match &self.style {
             // Deleted before, and now a folder with nothing of what was there.
-            Style::Overlay { opaque, .. } if is_whiteout(&stat) && missing == Missing::Make => {
+            Style::Overlay { opaque, .. } if is_whiteout(&stat) && way == Way::Make => {
                 rustix::fs::unlinkat(dir, name, AtFlags::empty())?;
                 let made = make(dir, name)?;
                 set_opaque(&made, opaque)?;
@@ -162,7 +169,10 @@ impl Parents {
         }
     }
 
-    fn missing(&mut self, name: &CStr, missing: Missing) -> io::Result<Step> {
+    fn missing(&mut self, name: &CStr, way: Way) -> io::Result<Step> {
+        if way == Way::Real {
+            return Err(Errno::NOENT.into());
+        }
         let below = self.below(name)?;
         let dir = self.top().dir.as_fd();
         match below {
@@ -173,7 +183,6 @@ impl Parents {
                 }
                 Err(Errno::NOTDIR.into())
             }
-            Below::Nothing | Below::Dirs(_) if missing == Missing::Fail => Err(Errno::NOENT.into()),
             Below::Nothing => Ok(Step::Entered(Level::enter(name.to_owned(), make(dir, name)?)?)),
             Below::Dirs(lower) => {
                 let made = make(dir, name)?;
@@ -199,11 +208,16 @@ impl Parents {
         Ok(self.top().lower.as_deref().unwrap_or_default())
     }
 
-    /// Makes the folder found last hide everything below.
+    /// Makes the folder found last hide everything below. Marks on single names in it mean nothing then, and go.
     pub fn hide_below(&mut self) -> io::Result<()> {
-        if let Style::Overlay { opaque, .. } = self.style {
-            set_opaque(&self.top().dir, opaque)?;
-            self.stack.last_mut().expect("the root stays").lower = Some(Vec::new());
+        let Style::Overlay { opaque, .. } = self.style else { return Ok(()) };
+        let top = self.stack.last_mut().expect("the root stays");
+        set_opaque(&top.dir, opaque)?;
+        top.lower = Some(Vec::new());
+        for name in names(top.dir.as_fd())? {
+            if is_whiteout(&statat(&top.dir, &name, AtFlags::SYMLINK_NOFOLLOW)?) {
+                rustix::fs::unlinkat(&top.dir, &name, AtFlags::empty())?;
+            }
         }
         Ok(())
     }

@@ -8,7 +8,6 @@ use rustix::io::Errno;
 use shared_sys::mount::{Detached, Mount};
 
 use super::DiffError;
-use crate::snapshots::tree;
 
 /// The place that a layer is written to.
 pub(super) struct Target {
@@ -52,19 +51,6 @@ impl Target {
                 Ok(in_place(rustix::fs::openat(&tree, ".", flags, Mode::empty()).map_err(|e| refused(&e))?))
             }
         }
-    }
-
-    /// Whether anything is in it.
-    pub fn is_empty(&self) -> Result<bool, DiffError> {
-        let named = DiffError::entry::<Errno>;
-        let dir = tree::open_dir(&self.root, c".").map_err(named(b"/"))?;
-        for entry in rustix::fs::Dir::new(dir).map_err(named(b"/"))? {
-            let entry = entry.map_err(named(b"/"))?;
-            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 }
 

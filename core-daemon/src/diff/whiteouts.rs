@@ -1,35 +1,45 @@
 //! Taking away what lies below, or was there before.
 //!
-//! A layer's whiteouts are about the layers below it, never about its own entries, in whatever order they come. In a
-//! fresh folder everything is the layer's own; in one that had content before, [`Written`] tells the two apart.
+//! A layer's whiteouts are about the layers below it, never about its own entries, in whatever order they come.
+//! [`Written`] tells the two apart.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, mknodat, statat, unlinkat};
 use rustix::io::Errno;
 
-use super::parents::{Missing, Parents};
+use super::parents::{Below, Parents, Way};
 use super::target::{Style, is_whiteout};
 use crate::snapshots::tree::{names, open_dir, remove_at};
 
-/// What this layer has written, by real name. `false` = only something below it.
+/// What this layer has written: the keyed hash of each real name. `false` = only something below it.
 #[derive(Default)]
-pub(super) struct Written(HashMap<Vec<CString>, bool>);
+pub(super) struct Written {
+    names: HashMap<u64, bool>,
+    key: RandomState,
+}
 
 impl Written {
-    pub fn add(&mut self, path: Vec<CString>) {
-        let mut way = path.as_slice();
+    pub fn add(&mut self, path: &[CString]) {
+        let mut way = path;
         while let [above @ .., _] = way {
-            if above.is_empty() || self.0.contains_key(above) {
+            let hash = self.key.hash_one(above);
+            if above.is_empty() || self.names.contains_key(&hash) {
                 break;
             }
-            self.0.insert(above.to_vec(), false);
+            self.names.insert(hash, false);
             way = above;
         }
-        self.0.insert(path, true);
+        self.names.insert(self.key.hash_one(path), true);
+    }
+
+    /// Whether the layer has neither this nor anything below it.
+    fn has_nothing_of(&self, path: &[CString]) -> bool {
+        !self.names.contains_key(&self.key.hash_one(path))
     }
 }
 
@@ -65,70 +75,61 @@ pub(super) fn meaning(name: &CStr) -> Result<Meaning<'_>, &'static str> {
 }
 
 /// Takes `name` in the folder `path` away.
-pub(super) fn whiteout(
-    parents: &mut Parents,
-    written: Option<&Written>,
-    path: &[CString],
-    name: &CStr,
-) -> io::Result<()> {
-    parents.enter(path, Missing::Make)?;
+pub(super) fn whiteout(parents: &mut Parents, written: &Written, path: &[CString], name: &CStr) -> io::Result<()> {
+    parents.enter(path, Way::Make)?;
     let real = parents.real(name);
     let dir = parents.top().dir.as_fd();
     let there = stat(dir, name)?;
     if matches!(parents.style, Style::InPlace) {
-        return match written {
-            Some(written) if there.is_some() => {
-                prune(dir, name, &real, written)?;
-                Ok(())
-            }
-            // Nothing was below.
-            Some(_) | None => Ok(()),
-        };
+        return prune(dir, name, &real, written).map(drop);
     }
-    let device = || mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0);
-    let Some(there) = there else { return Ok(device()?) };
+    let Some(there) = there else { return hide(parents, name) };
     if is_whiteout(&there) {
         return Ok(());
     }
-    let gone = match written {
-        Some(written) => prune(dir, name, &real, written)?,
-        None => false,
-    };
-    if gone {
-        device()?;
-        return Ok(());
+    if prune(dir, name, &real, written)? {
+        return hide(parents, name);
     }
     // The layer's own file hides what is below by itself, a folder only when it says so.
     if FileType::from_raw_mode(there.st_mode) == FileType::Directory {
-        parents.enter(&real, Missing::Fail)?;
+        parents.enter(&real, Way::Real)?;
         parents.hide_below()?;
     }
     Ok(())
 }
 
-/// Takes everything below the folder `path` away.
-pub(super) fn opaque(parents: &mut Parents, written: Option<&Written>, path: &[CString]) -> io::Result<()> {
-    parents.enter(path, Missing::Make)?;
-    if let Some(written) = written {
-        let dir = parents.top().dir.as_fd();
-        for name in names(dir)? {
-            prune(dir, &name, &parents.real(&name), written)?;
+/// Marks a name that is not there as gone, if it is below: a mark on nothing would show as a broken entry.
+fn hide(parents: &mut Parents, name: &CStr) -> io::Result<()> {
+    match parents.below(name)? {
+        Below::Nothing => Ok(()),
+        Below::Dirs(_) | Below::Other(_) => {
+            let dir = parents.top().dir.as_fd();
+            Ok(mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)?)
         }
     }
-    if path.is_empty() {
-        return hide_in_root(parents);
+}
+
+/// Takes everything below the folder `path` away.
+pub(super) fn opaque(parents: &mut Parents, written: &Written, path: &[CString]) -> io::Result<()> {
+    parents.enter(path, Way::Make)?;
+    let dir = parents.top().dir.as_fd();
+    for name in names(dir)? {
+        prune(dir, &name, &parents.real(&name), written)?;
+    }
+    if parents.is_at_root() {
+        return hide_in_root(parents, written);
     }
     parents.hide_below()
 }
 
 /// The kernel never takes an overlay's root for opaque: each name in it is taken away by itself.
-fn hide_in_root(parents: &mut Parents) -> io::Result<()> {
+fn hide_in_root(parents: &mut Parents, written: &Written) -> io::Result<()> {
     let mut below = HashSet::new();
     for lower in parents.lower_dirs()? {
         below.extend(names(lower.as_fd())?);
     }
     for name in below {
-        whiteout(parents, None, &[], &name)?;
+        whiteout(parents, written, &[], &name)?;
     }
     Ok(())
 }
@@ -136,15 +137,15 @@ fn hide_in_root(parents: &mut Parents) -> io::Result<()> {
 /// Removes what `name` was before this layer; answers whether nothing is left of it.
 fn prune(dir: BorrowedFd<'_>, name: &CStr, real: &[CString], written: &Written) -> io::Result<bool> {
     let Some(there) = stat(dir, name)? else { return Ok(true) };
-    let wrote = written.0.get(real).copied();
+    let gone = written.has_nothing_of(real);
     if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
-        if wrote.is_none() {
+        if gone {
             unlinkat(dir, name, AtFlags::empty())?;
         }
-        return Ok(wrote.is_none());
+        return Ok(gone);
     }
     // A folder stays for the sake of what the layer wrote into it.
-    if wrote.is_none() {
+    if gone {
         remove_at(dir, name)?;
         return Ok(true);
     }

@@ -1,5 +1,7 @@
 //! Layers as attackers and accidents make them.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -128,4 +130,60 @@ fn mounts_that_take_no_layer_are_refused() {
     // Any other file system is written to while it is mounted nowhere.
     let tmpfs = vec![Mount { kind: "tmpfs".into(), source: "tmpfs".into(), ..Mount::default() }];
     run(&Tar::default().file("f", "").end(), &tmpfs).unwrap();
+}
+
+/// Any few entries on names that get in each other's way.
+fn entries() -> impl Strategy<Value = Vec<(u8, String, String)>> {
+    let part = prop::sample::select(vec!["a", "b", "l", "up", "..", ".wh.a", ".wh.b", ".wh.l", ".wh..wh..opq", "."]);
+    let path = prop::collection::vec(part, 1..4).prop_map(|parts| parts.join("/"));
+    let target = prop::sample::select(vec!["a", "b/a", "/b", "..", "../outside", "l", "/", "a/b"]);
+    prop::collection::vec((0u8..6, path, target.prop_map(str::to_owned)), 1..10)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the entries: nothing gets out, and an overlay comes out as the same tree written in place.
+    #[test]
+    fn overlay_and_in_place_agree(entries in entries()) {
+        let stack = Stack::new();
+        for dir in ["a/b", "b"] {
+            fs::create_dir_all(stack.lower(dir)).unwrap();
+        }
+        fs::write(stack.lower("a/b/a"), "below").unwrap();
+        fs::write(stack.lower("b/a"), "below").unwrap();
+        symlink("a", stack.lower("l")).unwrap();
+        symlink(stack.at("outside"), stack.lower("up")).unwrap();
+        crate::snapshots::tree::Copier::default().tree(&stack.at("lower"), &stack.at("place")).unwrap();
+
+        let add = |tar: Tar, (kind, path, target): &(u8, String, String)| match kind {
+            0 | 1 => tar.file(path, &format!("from {path}")),
+            2 | 3 => tar.dir(path),
+            4 => tar.link(path, target),
+            _ => tar.hard(path, target),
+        };
+        let archive = entries.iter().fold(Tar::default(), add).end();
+        let in_place = run(&archive, &stack.bind());
+        let overlay = run(&archive, &stack.overlay());
+        stack.assert_contained();
+        prop_assert_eq!(in_place.is_ok(), overlay.is_ok(), "{:?} {:?}", in_place, overlay);
+        if in_place.is_ok() {
+            prop_assert_eq!(listing(&stack.at("place")), stack.merged());
+        }
+    }
+
+    /// Damaged bytes are an error or another layer, never a panic.
+    #[test]
+    fn damage_is_survived(at in prop::collection::vec((0usize..6000, any::<u8>()), 1..6), cut in 0usize..7000) {
+        let pax: &[(&str, &[u8])] = &[("path", b"long"), ("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"100")];
+        let mut archive = Tar::default().dir("a/").file("a/f", "x").pax(pax).file("s", "1\n0\n3\n").hard("h", "a/f").end();
+        for (at, byte) in at {
+            let length = archive.len();
+            archive[at % length] = byte;
+        }
+        archive.truncate(cut.max(1));
+        let stack = Stack::new();
+        let _ = run(&archive, &stack.bind());
+        stack.assert_contained();
+    }
 }
