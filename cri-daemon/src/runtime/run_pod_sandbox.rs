@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  image ─▶ record ─┬─▶ netns ──────▶ CNI ADD ──────────────┐
-//!                   ├─▶ files, /dev/shm ──┐                 ├─▶ start, and the record again with the addresses
+//!                   ├─▶ files, /dev/shm ──┐                 ├─▶ start ─▶ record again, with the addresses
 //!                   └─▶ snapshot ─▶ (user, spec) ─▶ create ─┘
 //! ```
 //!
@@ -211,18 +211,15 @@ impl Inner {
             Some(setup) => with_network(&record, setup),
             None => Record { phase: Phase::Made, ..(*record).clone() },
         };
-        let value = made.to_any()?;
-        let start = async {
+        let pid = {
             let _stage = request.stage("task-start");
-            self.start_process(id, "").await
+            self.start_process(id, "").await?
         };
-        let update = async {
+        // Only now: a record that says "made" with a process that never ran would keep its name from the next try.
+        {
             let _stage = request.stage("record-update");
-            self.complete_record(id, None, Some((record::EXTENSION, value))).await
-        };
-        let (pid, updated) = tokio::join!(start, update);
-        let pid = pid?;
-        updated?;
+            self.complete_record(id, None, Some((record::EXTENSION, made.to_any()?))).await?;
+        }
         sandbox.set_record(made);
         Ok(pid)
     }
