@@ -298,6 +298,8 @@ async fn over_the_core(wiring: Wiring) {
 async fn oversized_messages(wiring: Wiring) {
     let world = world(wiring).await;
     let (cri, core) = (world.cri(), world.core());
+    world.pull(PAUSE).await;
+    world.pull(BUSYBOX).await;
     let before = world.inventory().await;
     let cx = Context::new("e2e");
     let big = "x".repeat(17 << 20);
@@ -331,8 +333,6 @@ async fn oversized_messages(wiring: Wiring) {
     // A message close to the limit, and answers as large as a message may be, go through.
     let mut large = world.pod("large");
     large.annotations = [("large".to_owned(), "x".repeat(1 << 20))].into();
-    world.pull(PAUSE).await;
-    world.pull(BUSYBOX).await;
     let pod = cri.run_pod(&large).await;
     assert_eq!(cri.pod_status(&pod).await.annotations, large.annotations);
     let id = cri.run(&pod, &large, &sleeper("main")).await;

@@ -191,9 +191,12 @@ async fn a_socket_in_use_is_refused(wiring: Wiring) {
     let config = world.paths.config.display().to_string();
     let pid = world.core_daemon_pid().to_string();
     let socket = world.paths.core_socket.display().to_string();
-    let second = output("core-daemon", &["-c", &config, "--root", "/tmp/never-made", "--state", "/tmp/never-made"]);
+    let elsewhere = world.paths.dir.join("elsewhere").display().to_string();
+    let second = output("core-daemon", &["-c", &config, "--root", &elsewhere, "--state", &elsewhere]);
     fails(second, &[&socket, &pid]);
-    assert!(!Path::new("/tmp/never-made").exists(), "it looks before it makes anything");
+    // The same root is refused even on another socket.
+    let third = output("core-daemon", &["-c", &config, "-a", &format!("{elsewhere}.sock")]);
+    fails(third, &[&world.paths.root.display().to_string()]);
     world.ready().await;
 
     // Without a daemon, clients say where they looked.

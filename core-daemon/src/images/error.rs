@@ -96,6 +96,25 @@ fn wait(after: &Option<Duration>) -> String {
 }
 
 impl ImageError {
+    /// Whether it will be the same the next time: what is being fetched is wrong, absent or forbidden.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::CredentialsMissing { .. }
+            | Self::CredentialsRefused { .. }
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::WrongDigest { .. }
+            | Self::WrongSize { .. }
+            | Self::TooLarge { .. }
+            | Self::Schema1 { .. }
+            | Self::Malformed { .. }
+            | Self::WrongDiffId { .. }
+            | Self::NoPlatform { .. } => true,
+            Self::Hosts { tried, .. } => tried.iter().all(Self::is_final),
+            _ => false,
+        }
+    }
+
     /// Whether the same request may succeed at the same host a little later.
     pub(super) fn is_passing(&self) -> bool {
         match self {

@@ -167,6 +167,19 @@ impl Fetcher<'_> {
         }
     }
 
+    /// Throws away what has come of these blobs, unless somebody else is fetching them.
+    pub async fn discard(&self, blobs: impl Iterator<Item = &Descriptor>) {
+        for reference in blobs.map(key) {
+            if self.content.is_locked(self.scope.ns.as_str(), &reference) {
+                continue;
+            }
+            match self.content.abort(self.scope, &reference).await {
+                Ok(()) | Err(ContentError::NoIngest(_)) => {}
+                Err(error) => tracing::warn!(reference, %error, "an unfinished download stays"),
+            }
+        }
+    }
+
     /// Stores a document with these labels, or adds them to the one that is there.
     async fn keep(&self, descriptor: &Descriptor, bytes: Bytes, labels: Labels) -> Result<(), ImageError> {
         let Some(mut writer) = self.writer(descriptor).await? else {

@@ -8,7 +8,7 @@
 //!
 //! Everything that is made is held by a lease until the image record holds it. Whatever ends the pull, an error, a
 //! client that goes away or success: the lease is given back, unfinished snapshots are removed, and what nobody refers
-//! to is collected. Only unfinished downloads stay (24 hours), so that the next pull goes on with them.
+//! to is collected. Unfinished downloads stay (24 hours) if another try may succeed, which then goes on with them.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -177,6 +177,9 @@ impl Transfer {
         tails.values().for_each(Tail::stop);
         tasks.close();
         tasks.wait().await;
+        if done.as_ref().is_err_and(ImageError::is_final) {
+            fetcher.discard(image.layers.iter().chain([&image.config])).await;
+        }
         done
     }
 

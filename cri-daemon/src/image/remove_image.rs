@@ -27,7 +27,11 @@ impl Images {
 
     /// Deletes all names, the last one (the id) synchronously. Goes on after an error, and reports the first.
     async fn remove_now(&self, id: &str) -> Result<()> {
-        let names = self.index().names_of(id);
+        let mut names = self.index().names_of(id);
+        // Last, and even if it is not known yet: an image that is being adopted has this name for a moment before the
+        // index does.
+        names.retain(|name| name != id);
+        names.push(id.to_owned());
         let mut first_error = None;
         for (at, name) in names.iter().enumerate() {
             let last = at + 1 == names.len();
