@@ -100,7 +100,7 @@ async fn one_pod(world: &World, cri: &Cri, index: usize) {
         _ => {
             let id = cri.run(&pod, &config, &script("main", &format!("echo {index}; exec sleep 1000"))).await;
             assert_eq!(cri.container(&id).await.state(), ContainerState::ContainerRunning, "{name}");
-            if index % 3 == 0 {
+            if index.is_multiple_of(3) {
                 cri.try_stop(&id, 0).await.unwrap_or_else(|e| panic!("{name}: stop: {e:?}"));
                 cri.try_remove(&id).await.unwrap_or_else(|e| panic!("{name}: remove: {e:?}"));
             }
