@@ -12,6 +12,14 @@ use crate::call::tasks::Ended;
 use crate::pod::{Leftover, Sandbox, State};
 use crate::{Cri, Inner, container};
 
+/// The end of a process, as an event tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Which process: an event may be late, and another process have the id by then.
+    pub pid: u32,
+    pub ended: Ended,
+}
+
 /// Pauses between the tries.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -50,13 +58,13 @@ impl Handlers {
 }
 
 impl Cri {
-    /// Sees to the end of a sandbox's or a container's process. `ended`: what an event said; without it the core is
+    /// Sees to the end of a sandbox's or a container's process. `told`: what an event said; without it the core is
     /// asked.
-    pub(crate) fn handle(&self, id: String, ended: Option<Ended>) {
+    pub(crate) fn handle(&self, id: String, told: Option<Told>) {
         let Some(wake) = self.0.exits.enter(&id) else { return };
         let cri = self.clone();
         self.0.work.spawn(async move {
-            let mut news = ended;
+            let mut news = told;
             let mut pause = FIRST_PAUSE;
             loop {
                 match cri.0.look_after(&id, news.take()).await {
@@ -80,38 +88,40 @@ impl Cri {
 }
 
 impl Inner {
-    async fn look_after(&self, id: &str, ended: Option<Ended>) -> Result<()> {
+    async fn look_after(&self, id: &str, told: Option<Told>) -> Result<()> {
         if let Some(container) = self.containers.exact(id) {
             // A process may end before its start is through.
-            return match (container.life.settled().await, ended) {
-                (container::State::Running { .. } | container::State::Unknown { asking: true, .. }, Some(ended)) => {
-                    self.finish(&container, ended).await
+            return match (container.life.settled().await, told) {
+                (container::State::Running { pid, .. }, Some(told)) if told.pid == pid => {
+                    self.finish(&container, told.ended).await
                 }
-                (container::State::Running { .. } | container::State::Unknown { .. }, None) => {
+                // Nothing was told, or it was told of an earlier process: a start that was given up.
+                (container::State::Running { .. } | container::State::Unknown { .. }, _) => {
                     self.look_at_container(&container).await
                 }
                 // Ended in our eyes, but maybe not deleted in the core's.
                 (container::State::Exited(_), _) => self.delete_task(id).await.map(drop),
                 (container::State::Created | container::State::Starting, _) => Ok(()),
-                (container::State::Unknown { asking: false, .. }, Some(_)) => Ok(()),
             };
         }
         match self.sandboxes.exact(id) {
-            Some(sandbox) => self.look_after_sandbox(&sandbox, ended).await,
+            Some(sandbox) => self.look_after_sandbox(&sandbox, told).await,
             // Not ours, or removed meanwhile.
             None => Ok(()),
         }
     }
 
-    async fn look_after_sandbox(&self, sandbox: &Sandbox, ended: Option<Ended>) -> Result<()> {
+    async fn look_after_sandbox(&self, sandbox: &Sandbox, told: Option<Told>) -> Result<()> {
         sandbox.life.settled().await;
         let id = sandbox.record().id.clone();
-        match sandbox.life.state() {
-            State::Ready { .. } | State::Unknown { asking: true, .. } => {}
+        let pid = match sandbox.life.state() {
+            State::Ready { pid } => Some(pid),
+            State::Unknown { asking: true, .. } => None,
             State::NotReady { .. } => return self.delete_task(&id).await.map(drop),
             State::Creating | State::Unknown { asking: false, .. } => return Ok(()),
-        }
-        let task = if ended.is_some() { None } else { self.task(&id).await? };
+        };
+        let sure = told.is_some_and(|told| Some(told.pid) == pid);
+        let task = if sure { None } else { self.task(&id).await? };
         let over = match task.as_ref().map(|process| (process.status(), process.pid)) {
             None | Some((Status::Stopped | Status::Created, _)) => true,
             Some((Status::Running | Status::Paused | Status::Pausing, pid)) => {

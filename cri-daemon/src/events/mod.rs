@@ -21,7 +21,7 @@ use crate::call::{RECORD, tasks::Ended, within};
 use crate::container::State;
 use crate::{Cri, NAMESPACE, pod};
 
-pub use handle::Handlers;
+pub use handle::{Handlers, Told};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -82,7 +82,7 @@ impl Cri {
                 // The others are execs, whose callers wait for them.
                 if exit.id == exit.container_id || exit.id.is_empty() {
                     let ended = Ended::new(exit.exit_status, exit.exited_at.as_ref());
-                    self.handle(exit.container_id, Some(ended));
+                    self.handle(exit.container_id, Some(Told { pid: exit.pid, ended }));
                 }
             }
             "/tasks/oom" => {

@@ -10,6 +10,7 @@ use shared_proto::{Error, Result};
 use super::{BUDGET, budgeted, created_at};
 use crate::call::tasks::{Ended, is_alive};
 use crate::container::{Container, Exit, Record, State, record, status};
+use crate::events::Told;
 use crate::versioned::RecordError;
 use crate::{Cri, Inner, paths};
 
@@ -23,6 +24,7 @@ enum Fate {
     },
     /// Its process ended while nobody looked: finish it as if the event had come now.
     Ended {
+        pid: u32,
         started_at: i64,
         ended: Ended,
     },
@@ -71,7 +73,7 @@ fn decide(status: Option<State>, task: Result<Option<Process>>, complete: bool) 
                     // It is written when a container is made, and again when it has started.
                     Some(State::Created | State::Starting) => Fate::CutOff { code: ended.code },
                     Some(State::Running { .. } | State::Exited(_) | State::Unknown { .. }) | None => {
-                        Fate::Ended { started_at, ended }
+                        Fate::Ended { pid: process.pid, started_at, ended }
                     }
                 }
             }
@@ -139,12 +141,12 @@ impl Cri {
                 }
                 container
             }
-            Fate::Ended { started_at, ended } => {
-                let container = made(State::Running { pid: 0, started_at });
+            Fate::Ended { pid, started_at, ended } => {
+                let container = made(State::Running { pid, started_at });
                 inner.follow_again(&container).await;
                 inner.containers.insert(container.clone());
                 // As if the event had come now; a shim that hangs is waited for by the handler alone.
-                self.handle(id.clone(), Some(ended));
+                self.handle(id.clone(), Some(Told { pid, ended }));
                 let _ = tokio::time::timeout(BUDGET, container.life.ended()).await;
                 container
             }
@@ -275,8 +277,9 @@ mod tests {
     #[test]
     fn an_end_that_nobody_saw_has_the_tasks_code() {
         let ended = Ended { code: 3, at: 1_000_000_000 };
-        assert_eq!(decide(Some(RUNNING), task(Status::Stopped), true), Fate::Ended { started_at: 100, ended });
-        assert_eq!(decide(None, task(Status::Stopped), true), Fate::Ended { started_at: 0, ended });
+        let fate = |started_at| Fate::Ended { pid: 5, started_at, ended };
+        assert_eq!(decide(Some(RUNNING), task(Status::Stopped), true), fate(100));
+        assert_eq!(decide(None, task(Status::Stopped), true), fate(0));
         assert_eq!(decide(Some(State::Created), task(Status::Stopped), true), Fate::CutOff { code: 3 });
         let written = Some(State::Exited(exit()));
         assert_eq!(decide(written, task(Status::Stopped), true), Fate::Exited { exit: exit(), task: true });

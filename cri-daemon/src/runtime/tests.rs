@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use shared_proto::Code;
+use shared_proto::containerd::events;
+use shared_proto::containerd::events_service::PublishRequest;
 use shared_proto::cri::v1::{self, ContainerState, PodSandboxState};
+use shared_proto::{Code, Context};
 
 use crate::NAMESPACE;
 use crate::testing::{World, container, fifos, pod};
@@ -162,6 +164,29 @@ async fn an_exit_while_the_event_stream_is_broken_is_found() {
     world.fake.exit(NAMESPACE, &id, "", 7);
     assert_eq!(world.ended(&id).await.exit_code, 7);
     assert_eq!(world.pod_state(&pod).await, Some(PodSandboxState::SandboxReady), "a broken stream is no exit");
+}
+
+#[tokio::test]
+async fn an_exit_of_an_earlier_process_is_not_taken_for_the_running_ones() {
+    let world = World::new().await;
+    let pod = world.run("web").await.unwrap();
+    let id = world.create(&pod, "main").await.unwrap();
+    world.start(&id).await.unwrap();
+    for container_id in [&id, &pod] {
+        let (exit_status, exited_at) = (137, Some(std::time::SystemTime::now().into()));
+        let late = events::TaskExit {
+            container_id: container_id.clone(),
+            id: container_id.clone(),
+            pid: 1,
+            exit_status,
+            exited_at,
+        };
+        let request = PublishRequest { topic: "/tasks/exit".into(), event: Some(shared_proto::any::pack(&late)) };
+        world.fake.core().events.publish(&Context::new(NAMESPACE), request).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.status(&id).await.state(), ContainerState::ContainerRunning);
+    assert_eq!(world.pod_state(&pod).await, Some(PodSandboxState::SandboxReady));
 }
 
 #[tokio::test]
