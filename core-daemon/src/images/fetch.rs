@@ -23,6 +23,9 @@ use crate::domain::{Digest, Labels, Namespace, Scope};
 /// How long somebody else may hold the ingest of a blob: a client that fetches by itself.
 const LOCKED: Duration = Duration::from_secs(300);
 
+/// How long the last block of a cancelled download may take to reach the disk.
+const LETTING_GO: Duration = Duration::from_secs(2);
+
 /// Where the blobs of one transfer come from, and where they go.
 pub(super) struct Fetcher<'a> {
     pub content: &'a Store,
@@ -167,10 +170,15 @@ impl Fetcher<'_> {
         }
     }
 
-    /// Throws away what has come of these blobs, unless somebody else is fetching them.
+    /// Throws away what has come of these blobs, unless another pull or another client is fetching them.
+    ///
+    /// A download that was cancelled in the middle of a block lets go of its ingest only when that block is on the
+    /// disk, so a lock may still be our own: it is given a moment.
     pub async fn discard(&self, blobs: impl Iterator<Item = &Descriptor>) {
-        for reference in blobs.map(key) {
-            if self.content.is_locked(self.scope.ns.as_str(), &reference) {
+        for blob in blobs {
+            let reference = key(blob);
+            let Some(_flight) = self.flights.try_board((self.scope.ns.clone(), blob.digest.clone())) else { continue };
+            if !self.released(&reference).await {
                 continue;
             }
             match self.content.abort(self.scope, &reference).await {
@@ -178,6 +186,18 @@ impl Fetcher<'_> {
                 Err(error) => tracing::warn!(reference, %error, "an unfinished download stays"),
             }
         }
+    }
+
+    /// Waits until nobody writes the ingest, at most [`LETTING_GO`]; says whether that is so.
+    async fn released(&self, reference: &str) -> bool {
+        let deadline = Instant::now() + LETTING_GO;
+        while self.content.is_locked(self.scope.ns.as_str(), reference) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        true
     }
 
     /// Stores a document with these labels, or adds them to the one that is there.

@@ -21,19 +21,25 @@ impl<K> Default for Flights<K> {
 impl<K: Eq + Hash> Flights<K> {
     /// Waits until nobody else works on `key`. It is ours until the guard is dropped.
     pub async fn board(&self, key: K) -> OwnedMutexGuard<()> {
-        let flight = {
-            let mut flights = self.0.lock().expect("flights lock");
-            match flights.get(&key).and_then(Weak::upgrade) {
-                Some(running) => running,
-                None => {
-                    flights.retain(|_, flight| flight.strong_count() > 0);
-                    let new = Arc::new(AsyncMutex::new(()));
-                    flights.insert(key, Arc::downgrade(&new));
-                    new
-                }
+        self.flight(key).lock_owned().await
+    }
+
+    /// Like [`Flights::board`], but `None` at once when somebody else works on `key`.
+    pub fn try_board(&self, key: K) -> Option<OwnedMutexGuard<()>> {
+        self.flight(key).try_lock_owned().ok()
+    }
+
+    fn flight(&self, key: K) -> Arc<AsyncMutex<()>> {
+        let mut flights = self.0.lock().expect("flights lock");
+        match flights.get(&key).and_then(Weak::upgrade) {
+            Some(running) => running,
+            None => {
+                flights.retain(|_, flight| flight.strong_count() > 0);
+                let new = Arc::new(AsyncMutex::new(()));
+                flights.insert(key, Arc::downgrade(&new));
+                new
             }
-        };
-        flight.lock_owned().await
+        }
     }
 }
 

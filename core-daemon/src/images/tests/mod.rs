@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod auth;
+mod discard;
 pub mod fake;
 mod faults;
 pub mod local;
