@@ -32,7 +32,7 @@ use crate::services::{
     namespaces::NamespacesService, sandboxes::SandboxesService, snapshots::SnapshotsService, streaming::StreamManager,
     tasks::TasksService, transfer::TransferService, version::VersionService,
 };
-use crate::snapshots::{Native, Overlay, Snapshots, Snapshotter};
+use crate::snapshots::{Native, Overlay, SnapshotError, Snapshots, Snapshotter};
 use crate::{content, server};
 
 /// Threads of the async runtime. Blocking work has its own pool.
@@ -155,9 +155,19 @@ async fn assemble(
     let overlay_root = folder("io.containerd.snapshotter.v1.overlayfs");
     let native_root = folder("io.containerd.snapshotter.v1.native");
     let mut backends: BTreeMap<String, Arc<dyn Snapshotter>> = BTreeMap::new();
-    backends.insert("overlayfs".into(), Arc::new(Overlay::open(&overlay_root, db.clone()).await?));
+    // Overlay mounts need support of the kernel and of the file system; whatever lacks it still has the other.
+    match Overlay::open(&overlay_root, db.clone()).await {
+        Ok(overlay) => {
+            backends.insert("overlayfs".into(), Arc::new(overlay));
+            plugins.push(introspection::snapshotter("overlayfs", &overlay_root));
+        }
+        Err(e @ SnapshotError::Unusable { .. }) => {
+            tracing::warn!(error = %e, "the snapshotter overlayfs is left out");
+            plugins.push(introspection::failed("io.containerd.snapshotter.v1", "overlayfs", &e.into()));
+        }
+        Err(e) => return Err(e.into()),
+    }
     backends.insert("native".into(), Arc::new(Native::open(&native_root, db.clone()).await?));
-    plugins.push(introspection::snapshotter("overlayfs", &overlay_root));
     plugins.push(introspection::snapshotter("native", &native_root));
     let snapshots = Snapshots::publishing(db.clone(), backends, exchange.clone());
 
