@@ -10,6 +10,7 @@
 //! - [`pod`], [`container`]: records, states, stores; what a failed or removed one leaves to clean up.
 //! - [`events`]: exits, as the core tells them.          - [`recover`]: what a restart finds.
 //! - [`spec`], [`network`], [`logs`], [`host`]: the OCI spec, CNI, container logs, the machine.
+//! - [`stats`]: what containers and pods use.
 //! - [`instrument`]: where a start's time went.
 //! - [`store`], [`names`]: look-up by id prefix; one request under a name at a time.
 //! - [`server`]: CRI over gRPC, v1 and v1alpha2.
@@ -34,6 +35,7 @@ pub mod runtime;
 pub mod server;
 mod signal;
 pub mod spec;
+pub mod stats;
 pub mod store;
 #[cfg(test)]
 mod testing;
@@ -78,6 +80,7 @@ pub(crate) struct Inner {
     pub sandbox_names: Names<runtime::SandboxRequest, String>,
     pub container_names: Names<runtime::ContainerRequest, String>,
     pub exits: events::Handlers,
+    pub stats: stats::Stats,
     pub sandboxes: pod::Store,
     pub containers: container::Store,
     /// Work that outlives its caller; drained at the end.
@@ -122,6 +125,7 @@ impl Cri {
             sandbox_names: Names::new("sandbox"),
             container_names: Names::new("container"),
             exits: events::Handlers::default(),
+            stats: stats::Stats::default(),
             work: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             ready: watch::Sender::new(false),
@@ -139,6 +143,7 @@ impl Cri {
         self.recover().await?;
         self.0.ready.send_replace(true);
         self.0.work.spawn(self.clone().follow(events));
+        self.0.work.spawn(self.clone().follow_stats());
         Ok(())
     }
 

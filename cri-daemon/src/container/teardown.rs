@@ -51,6 +51,7 @@ impl Inner {
         let deleted = problems.check(self.delete_task(id).await.map(drop));
         self.finish_log(container, deleted).await;
         container.life.exited(exit);
+        self.stats.forget(id);
         problems.result()
     }
 

@@ -11,7 +11,7 @@ use crate::{Cri, call};
 impl Cri {
     pub async fn image_fs_info(&self, _: v1::ImageFsInfoRequest) -> Result<v1::ImageFsInfoResponse> {
         let images = &self.0.images;
-        let (mountpoint, sum) = futures::join!(images.snapshotter_root(), images.usage());
+        let (mountpoint, sum) = futures::join!(images.snapshotter_root(images.default_snapshotter()), images.usage());
         let filesystem = v1::FilesystemUsage {
             timestamp: self.0.host.now(),
             fs_id: Some(v1::FilesystemIdentifier { mountpoint: mountpoint? }),
@@ -26,14 +26,17 @@ impl Cri {
 }
 
 impl Images {
-    /// The folder of the default snapshotter, as the core exports it; as containerd names it, if it doesn't.
-    async fn snapshotter_root(&self) -> Result<String> {
+    fn default_snapshotter(&self) -> &str {
+        &self.0.config.snapshotter
+    }
+
+    /// The folder of a snapshotter, as the core exports it; as containerd names it, if it doesn't.
+    pub(crate) async fn snapshotter_root(&self, name: &str) -> Result<String> {
         let inner = &*self.0;
-        let name = &inner.config.snapshotter;
         let filters = vec![format!("type==io.containerd.snapshotter.v1,id=={name}")];
         let asked = inner.core.introspection.plugins(&inner.cx, PluginsRequest { filters });
         let plugins = call::within("list snapshotters", call::RECORD, asked).await?.plugins;
-        let exported = plugins.into_iter().filter(|p| p.id == *name).find_map(|mut p| p.exports.remove("root"));
+        let exported = plugins.into_iter().filter(|p| p.id == name).find_map(|mut p| p.exports.remove("root"));
         Ok(exported.unwrap_or_else(|| {
             inner.root.join(format!("io.containerd.snapshotter.v1.{name}")).to_string_lossy().into_owned()
         }))

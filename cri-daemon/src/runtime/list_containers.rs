@@ -1,5 +1,7 @@
 //! ListContainers: from memory.
 
+use std::sync::Arc;
+
 use shared_proto::Result;
 use shared_proto::cri::v1;
 
@@ -10,6 +12,12 @@ use crate::container::Container;
 impl Cri {
     pub async fn list_containers(&self, req: v1::ListContainersRequest) -> Result<v1::ListContainersResponse> {
         let filter = req.filter.unwrap_or_default();
+        let containers = self.select_containers(&filter).iter().map(|container| item(container)).collect();
+        Ok(v1::ListContainersResponse { containers })
+    }
+
+    /// The containers that a filter leaves, in the order of their ids. Ids may be cut short.
+    pub(super) fn select_containers(&self, filter: &v1::ContainerFilter) -> Vec<Arc<Container>> {
         let sandbox = match filter.pod_sandbox_id.as_str() {
             "" => None,
             id => match self.0.sandboxes.get(id) {
@@ -23,13 +31,12 @@ impl Cri {
             id => self.0.containers.get(id).into_iter().collect(),
         };
         let state = filter.state.map(|wanted| wanted.state);
-        let containers = candidates
-            .iter()
+        candidates
+            .into_iter()
             .filter(|container| sandbox.as_ref().is_none_or(|id| *id == container.record.sandbox_id))
-            .map(|container| item(container))
-            .filter(|item| state.is_none_or(|state| state == item.state))
-            .filter(|item| selected(&item.labels, &filter.label_selector));
-        Ok(v1::ListContainersResponse { containers: containers.collect() })
+            .filter(|container| state.is_none_or(|state| state == i32::from(container.life.state().cri())))
+            .filter(|container| selected(&container.record.config.labels, &filter.label_selector))
+            .collect()
     }
 }
 

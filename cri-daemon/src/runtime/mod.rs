@@ -3,6 +3,7 @@
 //! A call that changes something is checked first and then runs as a task of its own, so that a kubelet whose deadline
 //! passed cancels nothing half-way; it may ask again and joins or finds the outcome.
 
+mod container_stats;
 mod container_status;
 mod create_container;
 mod exec_sync;

@@ -73,6 +73,8 @@ service! {
         remove_container(RemoveContainerRequest) -> RemoveContainerResponse, "RemoveContainer", |r| r.container_id.clone();
         list_containers(ListContainersRequest) -> ListContainersResponse, "ListContainers", |_| String::new();
         container_status(ContainerStatusRequest) -> ContainerStatusResponse, "ContainerStatus", |r| r.container_id.clone();
+        container_stats(ContainerStatsRequest) -> ContainerStatsResponse, "ContainerStats", |r| r.container_id.clone();
+        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, "ListContainerStats", |_| String::new();
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", |r| r.container_id.clone();
         exec_sync(ExecSyncRequest) -> ExecSyncResponse, "ExecSync", |r| r.container_id.clone();
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", |_| String::new();
@@ -84,8 +86,6 @@ service! {
         exec(ExecRequest) -> ExecResponse, "Exec";
         attach(AttachRequest) -> AttachResponse, "Attach";
         port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward";
-        container_stats(ContainerStatsRequest) -> ContainerStatsResponse, "ContainerStats";
-        list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, "ListContainerStats";
         pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse, "PodSandboxStats";
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse, "ListPodSandboxStats";
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse, "CheckpointContainer";
