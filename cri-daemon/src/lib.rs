@@ -32,6 +32,7 @@ pub mod pod;
 pub mod recover;
 pub mod rootfs;
 pub mod runtime;
+pub mod selinux;
 pub mod server;
 mod signal;
 pub mod spec;
@@ -43,7 +44,7 @@ mod versioned;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use shared_config::Config;
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     pub logs: logs::Logs,
     pub accounts: rootfs::Known,
     pub sandbox_names: Names<runtime::SandboxRequest, String>,
+    /// Held while a pod's SELinux label is chosen.
+    pub labels: Mutex<()>,
     pub container_names: Names<runtime::ContainerRequest, String>,
     pub exits: events::Handlers,
     pub stats: stats::Stats,
@@ -123,6 +126,7 @@ impl Cri {
             sandboxes: pod::Store::default(),
             containers: container::Store::default(),
             sandbox_names: Names::new("sandbox"),
+            labels: Mutex::default(),
             container_names: Names::new("container"),
             exits: events::Handlers::default(),
             stats: stats::Stats::default(),

@@ -16,6 +16,7 @@ use shared_proto::cri::v1;
 use shared_sys::mount::Detached;
 
 use crate::rootfs;
+use crate::selinux::{self, LabelError};
 
 /// Why a volume can't be filled.
 #[derive(Debug, thiserror::Error)]
@@ -24,22 +25,29 @@ pub enum VolumeError {
     Rootfs(io::Error),
     #[error("fill volume {volume} from the image: {source}")]
     Copy { volume: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Label(#[from] LabelError),
 }
 
 impl From<VolumeError> for shared_proto::Error {
     fn from(e: VolumeError) -> Self {
-        match &e {
+        match e {
+            VolumeError::Label(e) => e.into(),
             VolumeError::Rootfs(_) | VolumeError::Copy { .. } => shared_proto::Error::internal(e.to_string()),
         }
     }
 }
 
-/// Fills the volumes' folders (`host_path`) from the fresh snapshot with these mounts. Blocks.
-pub fn fill(volumes: &[v1::Mount], mounts: &[types::Mount]) -> Result<(), VolumeError> {
+/// Fills the volumes' folders (`host_path`) from the fresh snapshot with these mounts, and gives them an SELinux label
+/// (empty: none). Blocks.
+pub fn fill(volumes: &[v1::Mount], mounts: &[types::Mount], label: &str) -> Result<(), VolumeError> {
     let root = if mounts.is_empty() { None } else { Some(rootfs::open(mounts).map_err(VolumeError::Rootfs)?) };
     for volume in volumes {
         let outcome = fill_one(root.as_ref(), Path::new(&volume.container_path), Path::new(&volume.host_path));
         outcome.map_err(|source| VolumeError::Copy { volume: volume.container_path.clone().into(), source })?;
+        if !label.is_empty() {
+            selinux::relabel(Path::new(&volume.host_path), label)?;
+        }
     }
     Ok(())
 }
@@ -180,7 +188,11 @@ mod tests {
             host_path: dir.path().join("volumes").join(name).to_string_lossy().into_owned(),
             ..Default::default()
         };
-        fill(&[volume("alias"), volume("absent")], &[mount]).unwrap();
+        fill(&[volume("alias"), volume("absent")], &[mount], "u:r:t:s0:c1,c2").unwrap();
+        let mut label = [0u8; 32];
+        let copied = dir.path().join("volumes/alias/sub/file");
+        let size = rustix::fs::lgetxattr(&copied, c"security.selinux", &mut label[..]).unwrap();
+        assert_eq!(&label[..size], b"u:r:t:s0:c1,c2");
 
         let copy = dir.path().join("volumes/alias");
         let meta = std::fs::metadata(copy.join("sub/file")).unwrap();

@@ -17,6 +17,33 @@ pub enum CgroupMode {
     V2,
 }
 
+/// The labels that a node's policy gives to containers that name none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelinuxContexts {
+    pub process: String,
+    pub file: String,
+}
+
+impl SelinuxContexts {
+    /// From the `lxc_contexts` of the policy in use; what policies usually say where there is no such file.
+    fn read_at(root: &Path) -> Self {
+        let etc = root.join("etc/selinux");
+        let value = |text: &str, key: &str| {
+            let pairs = text.lines().filter_map(|line| line.split_once('='));
+            let mut found =
+                pairs.filter(|(name, _)| name.trim() == key).map(|(_, value)| value.trim().trim_matches('"'));
+            found.next().filter(|value| !value.is_empty()).map(String::from)
+        };
+        let config = fs::read_to_string(etc.join("config")).unwrap_or_default();
+        let policy = value(&config, "SELINUXTYPE").unwrap_or_else(|| "targeted".into());
+        let contexts = fs::read_to_string(etc.join(policy).join("contexts/lxc_contexts")).unwrap_or_default();
+        Self {
+            process: value(&contexts, "process").unwrap_or_else(|| "system_u:system_r:container_t:s0".into()),
+            file: value(&contexts, "file").unwrap_or_else(|| "system_u:object_r:container_file_t:s0".into()),
+        }
+    }
+}
+
 /// Facts that do not change while the daemon runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
@@ -29,10 +56,10 @@ pub struct HostFacts {
     pub oom_score_adj: i32,
     /// Whether this daemon has CAP_SYS_RESOURCE: without it no process can go below our OOM score.
     pub sys_resource: bool,
+    /// Whether AppArmor is on, and can be reached by us.
     pub apparmor: bool,
-    /// Names of the AppArmor profiles that are loaded.
-    pub apparmor_profiles: BTreeSet<String>,
-    pub selinux: bool,
+    /// SELinux's default labels for containers; `None` where the kernel has no SELinux.
+    pub selinux: Option<SelinuxContexts>,
     pub seccomp: bool,
     /// Bit mask of the capabilities that exist and that this daemon may hand on (its bounding set).
     pub capabilities: u64,
@@ -60,7 +87,6 @@ impl HostFacts {
             CgroupMode::V1 | CgroupMode::Hybrid => cgroup.join("memory/memory.memsw.limit_in_bytes").exists(),
             CgroupMode::V2 => controllers.contains("memory") && v2_swap(&cgroup),
         };
-        let security = root.join("sys/kernel/security/apparmor/profiles");
         let enabled = fs::read_to_string(root.join("sys/module/apparmor/parameters/enabled"));
         let effective = capability_line(&status, "CapEff:");
         Ok(Self {
@@ -69,9 +95,9 @@ impl HostFacts {
             swap_limit,
             oom_score_adj,
             sys_resource: effective & (1 << shared_sys::caps::CAP_SYS_RESOURCE) != 0,
-            apparmor: enabled.is_ok_and(|text| text.starts_with('Y')),
-            apparmor_profiles: fs::read_to_string(security).map(|text| profiles(&text)).unwrap_or_default(),
-            selinux: root.join("sys/fs/selinux/enforce").exists(),
+            apparmor: enabled.is_ok_and(|text| text.starts_with('Y'))
+                && root.join("sys/kernel/security/apparmor").exists(),
+            selinux: root.join("sys/fs/selinux/enforce").exists().then(|| SelinuxContexts::read_at(root)),
             seccomp: status.lines().any(|line| line.starts_with("Seccomp:")),
             capabilities: capability_line(&status, "CapBnd:"),
         })
@@ -92,11 +118,6 @@ fn v1_controllers(text: &str) -> BTreeSet<String> {
 fn v2_swap(cgroup: &Path) -> bool {
     let Ok(entries) = fs::read_dir(cgroup) else { return false };
     entries.flatten().any(|entry| entry.path().join("memory.swap.max").exists())
-}
-
-/// Profile names from lines like `docker-default (enforce)`.
-fn profiles(text: &str) -> BTreeSet<String> {
-    text.lines().filter_map(|line| line.rsplit_once(" (")).map(|(name, _)| name.to_owned()).collect()
 }
 
 fn capability_line(status: &str, name: &str) -> u64 {
@@ -129,7 +150,7 @@ mod tests {
         assert_eq!(v1.cgroups, CgroupMode::V1);
         assert_eq!(v1.controllers.iter().map(String::as_str).collect::<Vec<_>>(), ["cpu", "cpuacct", "memory"]);
         assert_eq!(v1.oom_score_adj, -500);
-        assert!(!v1.sys_resource && v1.seccomp && !v1.apparmor && !v1.selinux && !v1.swap_limit);
+        assert!(!v1.sys_resource && v1.seccomp && !v1.apparmor && v1.selinux.is_none() && !v1.swap_limit);
 
         let mut files = proc.to_vec();
         files.push(("sys/fs/cgroup/unified/cgroup.controllers", ""));
@@ -141,12 +162,18 @@ mod tests {
         files.push(("sys/fs/cgroup/cgroup.controllers", "cpuset cpu memory hugetlb\n"));
         files.push(("sys/fs/cgroup/init.scope/memory.swap.max", "max\n"));
         files.push(("sys/module/apparmor/parameters/enabled", "Y\n"));
-        files
-            .push(("sys/kernel/security/apparmor/profiles", "docker-default (enforce)\n/usr/bin/man (x) (complain)\n"));
+        files.push(("sys/kernel/security/apparmor/profiles", ""));
+        files.push(("sys/fs/selinux/enforce", "1"));
+        files.push(("etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=mls\n"));
+        files.push(("etc/selinux/mls/contexts/lxc_contexts", "process = \"su:sr:c_t:s0\"\nro_file = \"x\"\n"));
         let v2 = machine(&files);
         assert_eq!((v2.cgroups, v2.swap_limit, v2.apparmor), (CgroupMode::V2, true, true));
         assert!(v2.controllers.contains("hugetlb"));
-        assert!(v2.apparmor_profiles.contains("docker-default") && v2.apparmor_profiles.contains("/usr/bin/man (x)"));
+        let labels = v2.selinux.unwrap();
+        assert_eq!(
+            (labels.process.as_str(), labels.file.as_str()),
+            ("su:sr:c_t:s0", "system_u:object_r:container_file_t:s0")
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
-use super::{CgroupMode, Host, HostError, HostFacts};
+use super::{AppArmor, CgroupMode, Host, HostError, HostFacts};
 
 /// Remembers namespaces and mounts; fails where it is told to.
 pub struct FakeHost {
@@ -21,6 +21,7 @@ struct State {
     netns: BTreeSet<PathBuf>,
     mounts: BTreeSet<PathBuf>,
     fail: BTreeSet<&'static str>,
+    profiles: Vec<String>,
 }
 
 impl Default for FakeHost {
@@ -32,8 +33,7 @@ impl Default for FakeHost {
             oom_score_adj: 0,
             sys_resource: true,
             apparmor: false,
-            apparmor_profiles: BTreeSet::new(),
-            selinux: false,
+            selinux: None,
             seccomp: true,
             capabilities: (1 << 41) - 1,
         })
@@ -61,6 +61,11 @@ impl FakeHost {
 
     pub fn mounts(&self) -> Vec<PathBuf> {
         self.state().mounts.iter().cloned().collect()
+    }
+
+    /// How many AppArmor profiles were loaded so far.
+    pub fn profiles_loaded(&self) -> usize {
+        self.state().profiles.len()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -115,6 +120,10 @@ impl Host for FakeHost {
         &self.facts
     }
 
+    fn apparmor(&self) -> &dyn AppArmor {
+        self
+    }
+
     fn hostname(&self) -> String {
         "node".into()
     }
@@ -122,5 +131,27 @@ impl Host for FakeHost {
     /// Each look is one microsecond later.
     fn now(&self) -> i64 {
         self.clock.fetch_add(1000, Ordering::Relaxed)
+    }
+}
+
+impl AppArmor for FakeHost {
+    fn loaded(&self) -> std::io::Result<BTreeSet<String>> {
+        Ok(self.state().profiles.iter().cloned().collect())
+    }
+
+    /// Knows one profile a text, by the line that begins it.
+    fn load(&self, text: &str) -> std::io::Result<()> {
+        let mut state = self.state();
+        if state.fail.contains("load_apparmor") {
+            return Err(injected());
+        }
+        let begin = text.lines().find_map(|line| line.strip_prefix("profile ")).unwrap_or_default();
+        let name = begin.split(' ').next().filter(|name| !name.is_empty());
+        state.profiles.push(name.ok_or_else(|| std::io::Error::other("no profile"))?.to_owned());
+        Ok(())
+    }
+
+    fn own_profile(&self) -> String {
+        "unconfined".into()
     }
 }

@@ -4,6 +4,7 @@
 //! (`remove_netns`, `unmount`) is idempotent: what is absent already is no error. Implementations block no async
 //! thread.
 
+mod apparmor;
 mod error;
 mod facts;
 mod fake;
@@ -11,8 +12,9 @@ mod real;
 
 use std::path::{Path, PathBuf};
 
+pub use apparmor::{APPARMOR_PROFILES, AppArmor};
 pub use error::HostError;
-pub use facts::{CgroupMode, HostFacts};
+pub use facts::{CgroupMode, HostFacts, SelinuxContexts};
 pub use fake::FakeHost;
 pub use real::RealHost;
 
@@ -32,6 +34,8 @@ pub trait Host: Send + Sync + 'static {
     async fn unmount(&self, path: &Path) -> Result<(), HostError>;
     /// What does not change while the daemon runs.
     fn facts(&self) -> &HostFacts;
+    /// The machine's AppArmor; asked only where the facts say that it has one.
+    fn apparmor(&self) -> &dyn AppArmor;
     /// The machine's host name, for pods in its network.
     fn hostname(&self) -> String;
     /// Unix time, nanoseconds.

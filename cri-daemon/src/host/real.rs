@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::{Host, HostError, HostFacts};
+use super::apparmor::RealAppArmor;
+use super::{AppArmor, Host, HostError, HostFacts};
 
 pub struct RealHost {
     facts: HostFacts,
@@ -51,6 +52,10 @@ impl Host for RealHost {
 
     fn facts(&self) -> &HostFacts {
         &self.facts
+    }
+
+    fn apparmor(&self) -> &dyn AppArmor {
+        &RealAppArmor
     }
 
     fn hostname(&self) -> String {

@@ -23,6 +23,7 @@ use crate::instrument::Request;
 use crate::names::Claim;
 use crate::pod::{Sandbox, state::Admitted};
 use crate::rootfs::Accounts;
+use crate::selinux::{self, Label};
 use crate::spec::{self, ContainerInput, SpecError, UserRequest};
 use crate::{Cri, Inner, paths, signal};
 
@@ -75,6 +76,7 @@ struct Plan {
     created_at: i64,
     /// Folders for the volumes of the image.
     volumes: Vec<v1::Mount>,
+    label: Label,
 }
 
 impl Inner {
@@ -114,6 +116,7 @@ impl Inner {
                 id: id.to_owned(),
                 name: name.to_owned(),
                 target_pid: self.target_pid(&config, &pod.id)?,
+                label: self.container_label(&config, &pod.process_label)?,
                 log_path,
                 stop_signal: signal::of_container(&config, &image.config)?,
                 image_name: match config.image.as_ref().map(|image| image.user_specified_image.as_str()) {
@@ -217,8 +220,8 @@ impl Inner {
         };
         if !plan.volumes.is_empty() {
             let _stage = request.stage("volumes");
-            let (volumes, mounts) = (plan.volumes.clone(), mounts.clone());
-            shared_sys::blocking(move || volumes::fill(&volumes, &mounts)).await?;
+            let (volumes, mounts, label) = (plan.volumes.clone(), mounts.clone(), plan.label.mount.clone());
+            shared_sys::blocking(move || volumes::fill(&volumes, &mounts, &label)).await?;
         }
         let _stage = request.stage("status");
         self.write_status(id, State::Created).await?;
@@ -252,13 +255,21 @@ impl Inner {
                 hostname: &hostname,
                 dirs: &dirs,
                 volumes: &plan.volumes,
+                label: &plan.label,
                 user: &user,
                 host: host.facts(),
+                apparmor: host.apparmor(),
             })?;
             let user = RecordUser { uid: user.uid, gid: user.gid, additional_gids: user.additional_gids };
             Ok((user, spec::to_json(&spec)?))
         };
         Ok(shared_sys::blocking(make).await?)
+    }
+
+    fn container_label(&self, config: &v1::ContainerConfig, pod: &str) -> Result<Label> {
+        let options = context(config).and_then(|context| context.selinux_options.as_ref());
+        let contexts = selinux::contexts(&self.config.runtime, self.host.facts());
+        Ok(selinux::of_container(options, contexts, pod)?)
     }
 
     /// The process whose pid namespace an ephemeral container wants to share.
@@ -291,7 +302,7 @@ impl Plan {
             image_ref: self.image.id.clone(),
             log_path: self.log_path.clone(),
             stop_signal: self.stop_signal.clone(),
-            process_label: String::new(),
+            process_label: self.label.process.clone(),
             image_name: self.image.reference.clone(),
             repo_digest: self.image.repo_digest.clone(),
             user: Some(user),

@@ -9,7 +9,7 @@
 //! The record comes first: from it everything else can be cleaned up, by us when a step fails, by the next daemon when
 //! this one is killed. The caller only waits; when it gives up the work goes on, and its next try joins it.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
@@ -26,7 +26,7 @@ use crate::network::Setup;
 use crate::pod::{Leftover, Phase, Record, Sandbox, State, record};
 use crate::rootfs::Accounts;
 use crate::spec::{self, SandboxInput, SpecError, UserRequest};
-use crate::{Cri, Inner, host, paths};
+use crate::{Cri, Inner, host, paths, selinux};
 
 /// Asks for the handler `untrusted`.
 const UNTRUSTED: &str = "io.kubernetes.cri.untrusted-workload";
@@ -94,22 +94,8 @@ impl Inner {
     }
 
     async fn make_sandbox(&self, id: &str, name: String, wanted: SandboxRequest) -> Result<()> {
-        let record = Record {
-            id: id.to_owned(),
-            name,
-            netns: if own_network(&wanted.config) { host::new_netns_path(&self.config) } else { Default::default() },
-            config: wanted.config,
-            ip: String::new(),
-            additional_ips: Vec::new(),
-            runtime_handler: wanted.handler,
-            cni_result: None,
-            process_label: String::new(),
-            created_at: self.host.now(),
-            phase: Phase::Creating,
-        };
-        let snapshotter = self.images.snapshotter(&record.runtime_handler)?;
-        let sandbox = Arc::new(Sandbox::new(record, snapshotter, State::Creating));
-        self.sandboxes.insert(sandbox.clone());
+        let snapshotter = self.images.snapshotter(&wanted.handler)?;
+        let sandbox = self.list_sandbox(id, name, wanted, snapshotter)?;
         let request = sandbox.timeline.request("RunPodSandbox");
         match self.build_sandbox(&sandbox, &request).await {
             Ok(pid) => {
@@ -123,6 +109,44 @@ impl Inner {
                 Err(e)
             }
         }
+    }
+
+    /// Puts a sandbox that is to be made among the others, with an SELinux label that none of them has.
+    fn list_sandbox(
+        &self,
+        id: &str,
+        name: String,
+        wanted: SandboxRequest,
+        snapshotter: String,
+    ) -> Result<Arc<Sandbox>> {
+        let settings = &self.config.runtime;
+        let contexts = selinux::contexts(settings, self.host.facts());
+        let options = context(&wanted.config).and_then(|context| context.selinux_options.as_ref());
+        // Held until the sandbox is listed: two at a time must not choose the same label.
+        let _choosing = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.sandboxes.list();
+        let taken: Vec<String> = match contexts {
+            Some(_) => others.iter().map(|other| other.record().process_label.clone()).collect(),
+            None => Vec::new(),
+        };
+        let taken = taken.iter().map(String::as_str);
+        let label = selinux::of_pod(options, contexts, settings.selinux_category_range, taken)?;
+        let record = Record {
+            id: id.to_owned(),
+            name,
+            netns: if own_network(&wanted.config) { host::new_netns_path(&self.config) } else { Default::default() },
+            config: wanted.config,
+            ip: String::new(),
+            additional_ips: Vec::new(),
+            runtime_handler: wanted.handler,
+            cni_result: None,
+            process_label: label.process,
+            created_at: self.host.now(),
+            phase: Phase::Creating,
+        };
+        let sandbox = Arc::new(Sandbox::new(record, snapshotter, State::Creating));
+        self.sandboxes.insert(sandbox.clone());
+        Ok(sandbox)
     }
 
     /// Cleans up after a sandbox that could not be made. What can't be cleaned stays listed, for stop and remove.
@@ -298,6 +322,8 @@ impl Inner {
         let (record, image, accounts) = (plan.record.clone(), plan.image.config.clone(), accounts.clone());
         let (runtime, settings) = (plan.runtime.clone(), self.config.runtime.clone());
         let (hostname, host) = (plan.hostname.to_owned(), self.host.clone());
+        // No options: the pod's own label, as it was chosen.
+        let label = selinux::of_container(None, selinux::contexts(&settings, host.facts()), &record.process_label)?;
         let image_name = self.config.images.sandbox_image.clone();
         let make = move || -> Result<Vec<u8>, SpecError> {
             let user = spec::user::resolve(&user, &mut |path| accounts.file(path))?;
@@ -311,8 +337,10 @@ impl Inner {
                 netns: (!record.host_network()).then_some(record.netns.as_path()),
                 hostname: &hostname,
                 dirs: &dirs,
+                label: &label,
                 user: &user,
                 host: host.facts(),
+                apparmor: host.apparmor(),
             };
             spec::to_json(&spec::sandbox(&input)?)
         };

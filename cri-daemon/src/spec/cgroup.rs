@@ -10,6 +10,9 @@ pub(super) fn path(parent: &str, id: &str, systemd: bool) -> Result<String, Spec
     if parent.split('/').any(|part| part == "..") {
         return Err(SpecError::invalid(field, format!("{parent:?} must not contain \"..\"")));
     }
+    if parent.contains(['\0', ':']) {
+        return Err(SpecError::invalid(field, format!("{parent:?} is no name of a cgroup")));
+    }
     let parent = parent.trim_end_matches('/');
     if !systemd {
         return Ok(match parent {
@@ -37,6 +40,14 @@ mod tests {
             ("/", false, "/k8s.io/ID"),
             ("/kubepods/pod1", false, "/kubepods/pod1/ID"),
             ("kubepods/", false, "/kubepods/ID"),
+            ("/kubepods/burstable/pod7d2a-1", false, "/kubepods/burstable/pod7d2a-1/ID"),
+            ("/kubepods/besteffort/pod7d2a-1", false, "/kubepods/besteffort/pod7d2a-1/ID"),
+            (
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod7d2a_1.slice",
+                true,
+                "kubepods-burstable-pod7d2a_1.slice:cri-containerd:ID",
+            ),
+            ("kubepods-pod7d2a_1.slice", true, "kubepods-pod7d2a_1.slice:cri-containerd:ID"),
             ("/kubepods.slice/kubepods-pod1.slice", false, "/kubepods.slice/kubepods-pod1.slice/ID"),
             ("/kubepods.slice/kubepods-pod1.slice", true, "kubepods-pod1.slice:cri-containerd:ID"),
             ("", true, ":cri-containerd:ID"),
@@ -46,5 +57,6 @@ mod tests {
         }
         assert!(path("/kubepods/pod1", "ID", true).unwrap_err().to_string().contains("SystemdCgroup"));
         assert!(path("/a/../b", "ID", false).is_err());
+        assert!(path("a:b.slice", "ID", true).is_err(), "it would be read as three parts");
     }
 }

@@ -3,11 +3,11 @@
 use oci_spec::runtime::{Linux, Root, Spec};
 use shared_proto::cri::v1::{LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext};
 
-use super::lsm::{self, Wanted};
+use super::lsm::Wanted;
 use super::namespaces::{self, Modes};
 use super::paths::Paths;
 use super::{ContainerInput, SpecError, VERSION, VERSION_UNIFIED};
-use super::{annotations, capabilities, cgroup, devices, mounts, process, resources, seccomp};
+use super::{annotations, apparmor, capabilities, cgroup, devices, mounts, process, resources, seccomp};
 
 const SECURITY: &str = "linux.security_context";
 
@@ -34,15 +34,15 @@ pub fn container(input: &ContainerInput) -> Result<Spec, SpecError> {
     if !input.runtime.base_runtime_spec.is_empty() {
         return Err(SpecError::Unsupported("the runtime handler's base_runtime_spec".into()));
     }
-    lsm::selinux(settings)?;
     let pod = Modes::of(sandbox_security.and_then(|s| s.namespace_options.as_ref()), "sandbox namespace_options")?;
     let own = Modes::of(security.namespace_options.as_ref(), &format!("{SECURITY}.namespace_options"))?;
 
     let capabilities = capabilities::of(security.capabilities.as_ref(), security.privileged, host.capabilities)?;
     let profile =
         Wanted::of(security.seccomp.as_ref(), &security.seccomp_profile_path, &format!("{SECURITY}.seccomp"))?;
-    let seccomp = seccomp::profile(profile, security.privileged, &capabilities, settings, host)?;
+    let seccomp = seccomp::profile(profile, security.privileged, &capabilities.all, settings, host)?;
     let apparmor = Wanted::of(security.apparmor.as_ref(), &security.apparmor_profile, &format!("{SECURITY}.apparmor"))?;
+    let apparmor = apparmor::profile(apparmor, security.privileged, settings, host, input.apparmor)?;
 
     let mut process = process::new(
         input.user,
@@ -54,7 +54,8 @@ pub fn container(input: &ContainerInput) -> Result<Spec, SpecError> {
     process
         .set_terminal(config.tty.then_some(true))
         .set_no_new_privileges(Some(security.no_new_privs))
-        .set_apparmor_profile(lsm::apparmor(apparmor, security.privileged, settings, host)?)
+        .set_apparmor_profile(apparmor)
+        .set_selinux_label(super::process_label(input.label, security.privileged))
         .set_oom_score_adj(Some(resources::oom_score(limits, settings, host)?));
 
     let devices = devices::container(input)?;
@@ -68,6 +69,7 @@ pub fn container(input: &ContainerInput) -> Result<Spec, SpecError> {
         .set_devices((!devices.nodes.is_empty()).then_some(devices.nodes))
         .set_rootfs_propagation(mounts.rootfs_propagation)
         .set_seccomp(seccomp)
+        .set_mount_label(super::mount_label(input.label))
         .set_masked_paths(Some(paths.masked))
         .set_readonly_paths(Some(paths.readonly));
     if !settings.disable_cgroup {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use shared_proto::errdefs::{Code, Error};
 
+use crate::selinux::LabelError;
+
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The request can't be served as written.
@@ -19,9 +21,14 @@ pub enum SpecError {
     /// A file that the request names, or that we keep, can't be used.
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    /// An AppArmor profile of ours.
+    #[error("load AppArmor profile {name}: {source}")]
+    LoadProfile { name: &'static str, source: io::Error },
     /// A file of the image can't be read.
     #[error("read {path} in the image: {source}")]
     Rootfs { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Label(#[from] LabelError),
     #[error("encode the spec: {0}")]
     Encode(serde_json::Error),
 }
@@ -34,12 +41,15 @@ impl SpecError {
 
 impl From<SpecError> for Error {
     fn from(e: SpecError) -> Self {
-        let code = match &e {
-            SpecError::Invalid { .. } | SpecError::Unsupported(_) | SpecError::NoSuchAccount { .. } => {
-                Code::InvalidArgument
+        let text = e.to_string();
+        let code = match e {
+            SpecError::Label(e) => return e.into(),
+            SpecError::Invalid { .. } | SpecError::NoSuchAccount { .. } => Code::InvalidArgument,
+            SpecError::Unsupported(_) => Code::Unimplemented,
+            SpecError::Io { .. } | SpecError::LoadProfile { .. } | SpecError::Rootfs { .. } | SpecError::Encode(_) => {
+                Code::Internal
             }
-            SpecError::Io { .. } | SpecError::Rootfs { .. } | SpecError::Encode(_) => Code::Internal,
         };
-        Error::new(code, e.to_string())
+        Error::new(code, text)
     }
 }

@@ -1,19 +1,9 @@
-//! AppArmor and SELinux.
-//!
-//! Limits: profiles are not loaded here. Without a loaded default profile containers run unconfined by AppArmor, with
-//! one warning. SELinux labels are not offered: `enable_selinux` is refused.
+//! How a request names a profile of seccomp or AppArmor: in the new field, or in the string of older kubelets.
 
-use std::sync::Once;
-
-use shared_config::CriRuntime;
 use shared_proto::cri::v1::SecurityProfile;
 use shared_proto::cri::v1::security_profile::ProfileType;
 
 use super::SpecError;
-use crate::host::HostFacts;
-
-/// The name under which containerd loads its default profile.
-const DEFAULT_APPARMOR: &str = "cri-containerd.apparmor.d";
 
 /// What a request says about a profile, in the new field or in the old string.
 #[derive(Debug, PartialEq)]
@@ -67,50 +57,9 @@ impl Wanted {
     }
 }
 
-/// The AppArmor profile of a process.
-pub(super) fn apparmor(
-    wanted: Wanted,
-    privileged: bool,
-    settings: &CriRuntime,
-    host: &HostFacts,
-) -> Result<Option<String>, SpecError> {
-    let enabled = host.apparmor && !settings.disable_apparmor;
-    match wanted {
-        Wanted::Localhost(name) if !enabled => {
-            let problem = format!("profile {name:?} is asked for, but AppArmor is off on this machine");
-            Err(SpecError::invalid("linux.security_context.apparmor", problem))
-        }
-        Wanted::Localhost(name) if !host.apparmor_profiles.contains(&name) => {
-            Err(SpecError::invalid("linux.security_context.apparmor", format!("profile {name:?} is not loaded")))
-        }
-        Wanted::Localhost(name) => Ok(Some(name)),
-        Wanted::Unconfined => Ok(None),
-        Wanted::Unset | Wanted::RuntimeDefault if !enabled || privileged => Ok(None),
-        Wanted::Unset | Wanted::RuntimeDefault if host.apparmor_profiles.contains(DEFAULT_APPARMOR) => {
-            Ok(Some(DEFAULT_APPARMOR.to_owned()))
-        }
-        Wanted::Unset | Wanted::RuntimeDefault => {
-            static WARNED: Once = Once::new();
-            WARNED.call_once(|| {
-                tracing::warn!("AppArmor profile {DEFAULT_APPARMOR} is not loaded: containers run without a profile");
-            });
-            Ok(None)
-        }
-    }
-}
-
-/// Refuses the setting whose absence would go unnoticed.
-pub(super) fn selinux(settings: &CriRuntime) -> Result<(), SpecError> {
-    match settings.enable_selinux {
-        true => Err(SpecError::Unsupported("SELinux (the setting enable_selinux)".into())),
-        false => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{FakeHost, Host};
 
     #[test]
     fn old_and_new_ways_to_name_a_profile() {
@@ -127,22 +76,5 @@ mod tests {
         assert_eq!(old("docker/default").unwrap(), Wanted::RuntimeDefault);
         assert_eq!(old("localhost/p").unwrap(), Wanted::Localhost("p".into()));
         assert!(old("strict").is_err());
-    }
-
-    #[test]
-    fn apparmor_needs_a_loaded_profile() {
-        let settings = CriRuntime::default();
-        let off = FakeHost::default().facts().clone();
-        let profiles = [DEFAULT_APPARMOR, "mine"].map(String::from).into();
-        let on = HostFacts { apparmor: true, apparmor_profiles: profiles, ..off.clone() };
-        let of = |wanted, privileged, host| apparmor(wanted, privileged, &settings, host);
-        assert_eq!(of(Wanted::Unset, false, &off).unwrap(), None);
-        assert!(of(Wanted::Localhost("mine".into()), false, &off).is_err());
-        assert_eq!(of(Wanted::Unset, false, &on).unwrap().as_deref(), Some(DEFAULT_APPARMOR));
-        assert_eq!(of(Wanted::RuntimeDefault, true, &on).unwrap(), None);
-        assert_eq!(of(Wanted::Unconfined, false, &on).unwrap(), None);
-        assert_eq!(of(Wanted::Localhost("mine".into()), true, &on).unwrap().as_deref(), Some("mine"));
-        let missing = of(Wanted::Localhost("other".into()), false, &on).unwrap_err().to_string();
-        assert!(missing.contains(r#"profile "other" is not loaded"#), "{missing}");
     }
 }

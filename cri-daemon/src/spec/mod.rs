@@ -6,6 +6,9 @@
 //! name, never ignored when that would weaken a container.
 
 mod annotations;
+mod apparmor;
+mod apparmor_default;
+mod bounds;
 mod capabilities;
 mod cgroup;
 mod container;
@@ -33,7 +36,8 @@ use oci_spec::image::ImageConfiguration;
 use oci_spec::runtime::Spec;
 use shared_proto::cri::v1;
 
-use crate::host::HostFacts;
+use crate::host::{AppArmor, HostFacts};
+use crate::selinux::Label;
 
 pub use container::container;
 pub use error::SpecError;
@@ -71,8 +75,10 @@ pub struct SandboxInput<'a> {
     pub netns: Option<&'a Path>,
     pub hostname: &'a str,
     pub dirs: &'a SandboxDirs,
+    pub label: &'a Label,
     pub user: &'a User,
     pub host: &'a HostFacts,
+    pub apparmor: &'a dyn AppArmor,
 }
 
 /// What the spec of a container is made of.
@@ -99,8 +105,10 @@ pub struct ContainerInput<'a> {
     pub dirs: &'a SandboxDirs,
     /// Folders for the volumes that the image declares; see [`image_volumes`].
     pub volumes: &'a [v1::Mount],
+    pub label: &'a Label,
     pub user: &'a User,
     pub host: &'a HostFacts,
+    pub apparmor: &'a dyn AppArmor,
 }
 
 impl SandboxDirs {
@@ -131,6 +139,16 @@ pub fn to_json(spec: &Spec) -> Result<Vec<u8>, SpecError> {
 
 fn security(config: &v1::ContainerConfig) -> Option<&v1::LinuxContainerSecurityContext> {
     config.linux.as_ref()?.security_context.as_ref()
+}
+
+/// SELinux's word for a process; a privileged one has none.
+fn process_label(label: &Label, privileged: bool) -> Option<String> {
+    Some(label.process.clone()).filter(|label| !label.is_empty() && !privileged)
+}
+
+/// SELinux's word for what is mounted for it.
+fn mount_label(label: &Label) -> Option<String> {
+    Some(label.mount.clone()).filter(|label| !label.is_empty())
 }
 
 fn privileged(input: &ContainerInput) -> bool {

@@ -16,6 +16,7 @@ use shared_proto::cri::v1::{self, MountPropagation, NamespaceMode};
 use super::namespaces::Modes;
 use super::propagation::{Propagation, of as propagation_of};
 use super::{ContainerInput, SandboxInput, SpecError};
+use crate::selinux;
 
 /// Mounts, and the propagation that the root file system needs for them.
 pub(super) struct Mounts {
@@ -84,7 +85,7 @@ pub(super) fn container(input: &ContainerInput, pod: &Modes) -> Result<Mounts, S
     let mut out = Mounts { mounts: Vec::new(), rootfs_propagation: None };
     out.mounts.extend(defaults.into_iter().filter(|mount| !covered(mount.destination())));
     for bind in wanted {
-        bind.add_to(&mut out)?;
+        bind.add_to(&mut out, &input.label.mount)?;
     }
     Ok(out)
 }
@@ -96,6 +97,10 @@ struct Bind {
     source: PathBuf,
     target: PathBuf,
     readonly: bool,
+    /// Whether a source that is missing is made, as a folder.
+    make: bool,
+    /// Whether it gets the container's SELinux label.
+    relabel: bool,
     propagation: MountPropagation,
 }
 
@@ -106,19 +111,24 @@ fn files(input: &ContainerInput, pod: &Modes) -> Vec<Bind> {
     let files =
         [(dirs.hostname(), "/etc/hostname"), (dirs.hosts(), "/etc/hosts"), (dirs.resolv_conf(), "/etc/resolv.conf")];
     let present = files.into_iter().filter(|(source, _)| source.exists());
-    let mut out: Vec<_> = present.map(|(source, target)| Bind::own(source, target, readonly)).collect();
-    out.push(Bind::own(shm(dirs, pod), "/dev/shm", false));
+    let own = |source, target, readonly| Bind { relabel: true, ..Bind::own(source, target, readonly) };
+    let mut out: Vec<_> = present.map(|(source, target)| own(source, target, readonly)).collect();
+    let shm = shm(dirs, pod);
+    // The machine's is not ours to relabel.
+    out.push(Bind { relabel: pod.ipc != NamespaceMode::Node, ..Bind::own(shm, "/dev/shm", false) });
     out
 }
 
 impl Bind {
     fn own(source: PathBuf, target: impl Into<PathBuf>, readonly: bool) -> Self {
         let propagation = MountPropagation::PropagationPrivate;
-        Self { field: String::new(), source, target: target.into(), readonly, propagation }
+        Self { field: String::new(), source, target: target.into(), readonly, make: false, relabel: false, propagation }
     }
 
     fn volume(volume: &v1::Mount) -> Self {
-        Self::own((&volume.host_path).into(), &volume.container_path, volume.readonly)
+        // Filled, and labelled, once the image's files can be read.
+        let own = Self::own((&volume.host_path).into(), &volume.container_path, volume.readonly);
+        Self { make: true, ..own }
     }
 
     fn of(index: usize, request: &v1::Mount) -> Result<Self, SpecError> {
@@ -149,18 +159,22 @@ impl Bind {
                 format!("{:?} is no place for a mount", request.container_path),
             )
         })?;
-        Ok(Self { field, source: (&request.host_path).into(), target, readonly: request.readonly, propagation })
+        let (readonly, relabel) = (request.readonly, request.selinux_relabel);
+        Ok(Self { field, source: (&request.host_path).into(), target, readonly, make: true, relabel, propagation })
     }
 
-    fn add_to(self, out: &mut Mounts) -> Result<(), SpecError> {
+    fn add_to(self, out: &mut Mounts, label: &str) -> Result<(), SpecError> {
         let failed = |what| {
             let path = self.source.clone();
             move |source| SpecError::Io { what, path, source }
         };
-        if !self.field.is_empty() && !self.source.exists() {
+        if self.make && !self.source.exists() {
             fs::create_dir_all(&self.source).map_err(failed("make the missing mount source"))?;
         }
         let source = fs::canonicalize(&self.source).map_err(failed("resolve the mount source"))?;
+        if self.relabel && !label.is_empty() {
+            selinux::relabel(&source, label)?;
+        }
         let (propagation, root) = match self.propagation {
             MountPropagation::PropagationPrivate => ("rprivate", None),
             MountPropagation::PropagationHostToContainer => {

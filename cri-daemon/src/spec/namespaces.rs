@@ -87,7 +87,11 @@ pub(super) fn container(input: &ContainerInput, pod: &Modes, own: &Modes) -> Res
         }
     }
     match (own.pid, input.target_pid) {
-        (NamespaceMode::Node, _) => {}
+        (NamespaceMode::Node, _) if pod.pid == NamespaceMode::Node => {}
+        (NamespaceMode::Node, _) => {
+            let field = "linux.security_context.namespace_options.pid";
+            return Err(SpecError::invalid(field, "NODE needs a pod that shares the machine's processes as well"));
+        }
         (NamespaceMode::Container, _) => out.push(new(Kind::Pid)),
         (NamespaceMode::Pod, _) => out.push(at(Kind::Pid, of(pause, "pid"))),
         (NamespaceMode::Target, Some(target)) => out.push(at(Kind::Pid, of(target, "pid"))),

@@ -6,13 +6,16 @@ use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxHugepageLimit, LinuxMe
 use shared_config::CriRuntime;
 use shared_proto::cri::v1;
 
-use super::SpecError;
+use super::{SpecError, bounds};
 use crate::host::{CgroupMode, HostFacts};
 
 /// OOM score of a pause container: the last process of its pod to be killed.
 const SANDBOX_OOM_SCORE: i64 = -998;
 /// CPU weight of a pause container: the lowest.
-const SANDBOX_CPU_SHARES: u64 = 2;
+const SANDBOX_CPU_SHARES: u64 = LEAST_SHARES;
+/// The kernel moves shares into these bounds on version 1; on version 2 OCI runtimes take none beyond them.
+const LEAST_SHARES: u64 = 2;
+const MOST_SHARES: u64 = 262_144;
 
 /// Resources of a pause container.
 pub(super) fn sandbox(devices: Vec<LinuxDeviceCgroup>) -> LinuxResources {
@@ -32,9 +35,10 @@ pub(super) fn container(
 ) -> Result<LinuxResources, SpecError> {
     let mut out = LinuxResources::default();
     out.set_devices(Some(devices)).set_cpu(cpu(request)?).set_memory(memory(request, host)?);
-    if !settings.disable_hugetlb_controller && !request.hugepage_limits.is_empty() {
+    let pages = hugepages(request)?;
+    if !settings.disable_hugetlb_controller && !pages.is_empty() {
         if host.controllers.contains("hugetlb") {
-            out.set_hugepage_limits(Some(hugepages(request)?));
+            out.set_hugepage_limits(Some(pages));
         } else if !settings.tolerate_missing_hugetlb_controller {
             return Err(SpecError::invalid(field("hugepage_limits"), "this machine has no hugetlb cgroup controller"));
         }
@@ -46,6 +50,7 @@ pub(super) fn container(
                 "needs cgroup version 2, which this machine does not use",
             ));
         }
+        request.unified.keys().try_for_each(|key| bounds::unified(key))?;
         out.set_unified(Some(request.unified.clone().into_iter().collect()));
     }
     Ok(out)
@@ -74,13 +79,15 @@ fn limit(name: &str, value: i64) -> Result<Option<i64>, SpecError> {
 }
 
 fn cpu(request: &v1::LinuxContainerResources) -> Result<Option<LinuxCpu>, SpecError> {
-    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let period = positive("cpu_period", request.cpu_period)?;
+    let quota = limit("cpu_quota", request.cpu_quota)?;
+    bounds::cpu(period, quota)?;
     let mut cpu = LinuxCpu::default();
-    cpu.set_period(positive("cpu_period", request.cpu_period)?)
-        .set_quota(limit("cpu_quota", request.cpu_quota)?)
-        .set_shares(positive("cpu_shares", request.cpu_shares)?)
-        .set_cpus(text(&request.cpuset_cpus))
-        .set_mems(text(&request.cpuset_mems));
+    cpu.set_period(period)
+        .set_quota(quota)
+        .set_shares(positive("cpu_shares", request.cpu_shares)?.map(|shares| shares.clamp(LEAST_SHARES, MOST_SHARES)))
+        .set_cpus(bounds::set("cpuset_cpus", &request.cpuset_cpus)?)
+        .set_mems(bounds::set("cpuset_mems", &request.cpuset_mems)?);
     Ok((cpu != LinuxCpu::default()).then_some(cpu))
 }
 
@@ -104,6 +111,7 @@ fn memory(request: &v1::LinuxContainerResources, host: &HostFacts) -> Result<Opt
 
 fn hugepages(request: &v1::LinuxContainerResources) -> Result<Vec<LinuxHugepageLimit>, SpecError> {
     let convert = |(index, page): (usize, &v1::HugepageLimit)| {
+        bounds::page_size(index, &page.page_size)?;
         let value = i64::try_from(page.limit).map_err(|_| {
             SpecError::invalid(field(&format!("hugepage_limits[{index}]")), format!("{} is too large", page.limit))
         })?;

@@ -3,11 +3,11 @@
 use oci_spec::runtime::{Linux, Root, Spec};
 use shared_proto::cri::v1::{LinuxPodSandboxConfig, LinuxSandboxSecurityContext};
 
-use super::lsm::{self, Wanted};
+use super::lsm::Wanted;
 use super::namespaces::{self, Modes};
 use super::paths::Paths;
-use super::{SandboxInput, SpecError, annotations, capabilities, cgroup, devices, mounts, process, resources, seccomp};
-use super::{VERSION, sysctls};
+use super::{SandboxInput, SpecError, annotations, apparmor, capabilities, cgroup, devices, mounts};
+use super::{VERSION, process, resources, seccomp, sysctls};
 
 const SECURITY: &str = "linux.security_context";
 
@@ -20,13 +20,13 @@ pub fn sandbox(input: &SandboxInput) -> Result<Spec, SpecError> {
     let (settings, host) = (input.settings, input.host);
     let modes = Modes::of(security.namespace_options.as_ref(), &format!("{SECURITY}.namespace_options"))?;
     super::check_hostname(input.hostname)?;
-    lsm::selinux(settings)?;
 
     let capabilities = capabilities::default();
     let profile =
         Wanted::of(security.seccomp.as_ref(), &security.seccomp_profile_path, &format!("{SECURITY}.seccomp"))?;
-    let seccomp = seccomp::profile(profile, security.privileged, &capabilities, settings, host)?;
+    let seccomp = seccomp::profile(profile, security.privileged, &capabilities.all, settings, host)?;
     let apparmor = Wanted::of(security.apparmor.as_ref(), "", &format!("{SECURITY}.apparmor"))?;
+    let apparmor = apparmor::profile(apparmor, security.privileged, settings, host, input.apparmor)?;
 
     let mut process = process::new(
         input.user,
@@ -37,7 +37,8 @@ pub fn sandbox(input: &SandboxInput) -> Result<Spec, SpecError> {
     );
     process
         .set_no_new_privileges(Some(true))
-        .set_apparmor_profile(lsm::apparmor(apparmor, security.privileged, settings, host)?)
+        .set_apparmor_profile(apparmor)
+        .set_selinux_label(super::process_label(input.label, security.privileged))
         .set_oom_score_adj(Some(resources::sandbox_oom_score(settings, host)));
 
     let paths = Paths::default();
@@ -47,6 +48,7 @@ pub fn sandbox(input: &SandboxInput) -> Result<Spec, SpecError> {
         .set_sysctl(Some(sysctls::sandbox(&config.sysctls, &modes, settings)?))
         .set_resources(Some(resources::sandbox(devices::none())))
         .set_seccomp(seccomp)
+        .set_mount_label(super::mount_label(input.label))
         .set_masked_paths(Some(paths.masked))
         .set_readonly_paths(Some(paths.readonly));
     if !settings.disable_cgroup {

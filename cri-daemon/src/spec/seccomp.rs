@@ -134,10 +134,10 @@ mod tests {
 
     #[test]
     fn capabilities_extend_the_list() {
-        let plain = default(&capabilities::default());
+        let plain = default(&capabilities::default().all);
         assert!(allowed(&plain, "read") && allowed(&plain, "chroot") && allowed(&plain, "arch_prctl"));
         assert!(!allowed(&plain, "mount") && !allowed(&plain, "clone") && !allowed(&plain, "io_uring_setup"));
-        let mut more = capabilities::default();
+        let mut more = capabilities::default().all;
         more.insert(Capability::SysAdmin);
         let admin = default(&more);
         assert!(allowed(&admin, "mount") && allowed(&admin, "clone3"));
@@ -148,7 +148,7 @@ mod tests {
         let host = FakeHost::default().facts().clone();
         let set = |wanted, privileged, unset: &str, host: &HostFacts| {
             let settings = CriRuntime { unset_seccomp_profile: unset.into(), ..Default::default() };
-            profile(wanted, privileged, &capabilities::default(), &settings, host).map(|p| p.is_some())
+            profile(wanted, privileged, &capabilities::default().all, &settings, host).map(|p| p.is_some())
         };
         assert!(!set(Wanted::Unset, false, "", &host).unwrap());
         assert!(set(Wanted::Unset, false, "runtime/default", &host).unwrap());

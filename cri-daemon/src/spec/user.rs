@@ -2,7 +2,8 @@
 //!
 //! The order is containerd's: the request's name, else its number, else the image's `USER`. The primary group is the
 //! request's, else the image's, else the account's in `/etc/passwd`, else 0. Additional groups are the request's plus,
-//! under the Merge policy, those that `/etc/group` lists the account in, plus the primary group itself.
+//! under the Merge policy, those that `/etc/group` lists the account in (its namesake apart, which is a primary group),
+//! plus the primary group itself.
 
 use std::io;
 use std::path::Path;
@@ -82,7 +83,7 @@ pub fn resolve(request: &UserRequest, read: &mut ReadRootfs) -> Result<User, Spe
         additional.push(number("supplemental_groups", *gid)?);
     }
     if policy == SupplementalGroupsPolicy::Merge && !name.is_empty() {
-        additional.extend(groups.iter().filter(|g| g.members.contains(&name)).map(|g| g.gid));
+        additional.extend(groups.iter().filter(|g| g.name != name && g.members.contains(&name)).map(|g| g.gid));
     }
     additional.sort_unstable();
     additional.dedup();
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     const ACCOUNTS: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\nbroken\nweb:x:1000:1001::/:/bin/false\n";
-    const GROUPS: &str = "root:x:0:\nweb:x:1001:\naudio:x:63:web,root\nvideo:x:64:web\nempty\n";
+    const GROUPS: &str = "root:x:0:root\nweb:x:1001:web\naudio:x:63:web,root\nvideo:x:64:web\nempty\n";
 
     fn files(path: &Path) -> io::Result<Vec<u8>> {
         match path.to_str() {
