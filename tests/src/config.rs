@@ -25,6 +25,8 @@ pub struct Options {
     pub log_level: &'static str,
     /// `image_pull_progress_timeout`; empty = the default.
     pub pull_progress_timeout: String,
+    /// `device_ownership_from_security_context`.
+    pub device_ownership: bool,
 }
 
 impl Options {
@@ -41,6 +43,7 @@ impl Options {
             core_binary: None,
             log_level: "debug",
             pull_progress_timeout: String::new(),
+            device_ownership: false,
         }
     }
 }
@@ -130,6 +133,7 @@ fn version2(paths: &Paths, options: &Options) -> String {
 sandbox_image = "{PAUSE}"
 stream_server_port = "0"
 netns_mounts_under_state_dir = {netns}
+device_ownership_from_security_context = {devices}
 {oom}{timeout}
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{cni_bin}"
@@ -147,6 +151,7 @@ Root = "{runc_root}"
 SystemdCgroup = false
 "#,
         netns = options.private_netns,
+        devices = options.device_ownership,
         cni_bin = paths.cni_bin.display(),
         cni_conf = paths.cni_conf.display(),
         mirrors = paths.mirrors.display(),
@@ -168,6 +173,7 @@ sandbox = "{PAUSE}"
 config_path = "{mirrors}"
 [plugins."io.containerd.cri.v1.runtime"]
 netns_mounts_under_state_dir = {netns}
+device_ownership_from_security_context = {devices}
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["{cni_bin}"]
 conf_dir = "{cni_conf}"
@@ -183,6 +189,7 @@ SystemdCgroup = false
 stream_server_port = "0"
 "#,
         netns = options.private_netns,
+        devices = options.device_ownership,
         timeout = progress_timeout(options),
         cni_bin = paths.cni_bin.display(),
         cni_conf = paths.cni_conf.display(),

@@ -56,6 +56,7 @@ calls! {
     runtime: try_list_containers, list_containers(ListContainersRequest) -> ListContainersResponse;
     runtime: try_exec_sync, exec_sync(ExecSyncRequest) -> ExecSyncResponse;
     runtime: try_exec, exec(ExecRequest) -> ExecResponse;
+    runtime: try_checkpoint_container, checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     runtime: try_reopen_container_log, reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
     images: try_list_images, list_images(ListImagesRequest) -> ListImagesResponse;
     images: try_image_status, image_status(ImageStatusRequest) -> ImageStatusResponse;

@@ -16,18 +16,31 @@ pub const BUSYBOX: &str = "docker.io/library/busybox:1.36";
 pub const LAYERED: &str = "registry.k8s.io/e2e/layered:1";
 /// Docker media types, a default user, entry point and environment.
 pub const DOCKER: &str = "registry.k8s.io/e2e/docker:1";
+/// A user by number with a group, two declared volumes of which one has content, links that lead out.
+pub const VOLUMES: &str = "registry.k8s.io/e2e/volumes:1";
+/// A default user that is in no file of the image.
+pub const STRANGER: &str = "registry.k8s.io/e2e/stranger:1";
 
 pub struct Fixtures {
     pub pause: Image,
     pub busybox: Image,
     pub layered: Image,
     pub docker: Image,
+    pub volumes: Image,
+    pub stranger: Image,
 }
 
 /// All fixtures.
 pub fn fixtures() -> &'static Fixtures {
     static FIXTURES: OnceLock<Fixtures> = OnceLock::new();
-    FIXTURES.get_or_init(|| Fixtures { pause: pause(), busybox: busybox(), layered: layered(), docker: docker() })
+    FIXTURES.get_or_init(|| Fixtures {
+        pause: pause(),
+        busybox: busybox(),
+        layered: layered(),
+        docker: docker(),
+        volumes: volumes(),
+        stranger: stranger(),
+    })
 }
 
 fn pause() -> Image {
@@ -91,6 +104,10 @@ fn busybox_layer() -> Layer {
         "find",
         "chmod",
         "ulimit",
+        "chown",
+        "umount",
+        "mknod",
+        "tty",
     ] {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
     }
@@ -145,4 +162,24 @@ fn docker() -> Image {
         "Labels": {"e2e": "docker"}, "StopSignal": "SIGINT",
     });
     Image::new(Format::DockerSchema2, config, &[(Compression::Gzip, busybox_layer().finish())])
+}
+
+fn volumes() -> Image {
+    let layer = busybox_layer()
+        .dir("vol", 0o755)
+        .owned_dir("vol/data", 0o750, 1000, 2000)
+        .owned_file("vol/data/file", 0o640, 1000, 2000, b"from the image\n")
+        .symlink("vol/data/link", "file")
+        .symlink("into-tmp", "/tmp")
+        .symlink("out", "../../../../../../tmp")
+        .finish();
+    let config = json!({
+        "Cmd": ["sh"], "Env": ["PATH=/bin"], "User": "1000:2000", "Volumes": {"/vol/data": {}, "/vol/empty": {}},
+    });
+    Image::new(Format::Oci, config, &[(Compression::Gzip, layer)])
+}
+
+fn stranger() -> Image {
+    let config = json!({"Cmd": ["sh"], "Env": ["PATH=/bin"], "User": "stranger"});
+    Image::new(Format::Oci, config, &[(Compression::Gzip, busybox_layer().finish())])
 }

@@ -75,8 +75,14 @@ impl Layer {
         header
     }
 
-    pub fn dir(mut self, path: &str, mode: u32) -> Self {
+    pub fn dir(self, path: &str, mode: u32) -> Self {
+        self.owned_dir(path, mode, 0, 0)
+    }
+
+    pub fn owned_dir(mut self, path: &str, mode: u32, uid: u64, gid: u64) -> Self {
         let mut header = Self::header(tar::EntryType::Directory, mode, 0);
+        header.set_uid(uid);
+        header.set_gid(gid);
         self.0.append_data(&mut header, path, std::io::empty()).expect("tar: dir");
         self
     }

@@ -10,6 +10,7 @@
 //! - [`image`], [`fixtures`], [`registry`]: images made at run time, and where they are pulled from.
 //! - [`faulty`]: a registry that fails in the ways that registries fail.
 //! - [`cri`], [`pod`]: a CRI client, and the requests that a kubelet would send.
+//! - [`cases`]: many small containers in one pod, counted, for the conformance suite.
 //! - [`ctr`]: Debian's client. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
 //!
 //! Everything here panics with a message that names the thing: a harness that returns errors hides them.
@@ -20,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod config;
 pub mod cri;
 pub mod ctr;

@@ -76,6 +76,8 @@ impl World {
         registry.add("library/busybox", "1.36", &images.busybox);
         registry.add_indexed("e2e/layered", "1", &images.layered);
         registry.add("e2e/docker", "1", &images.docker);
+        registry.add("e2e/volumes", "1", &images.volumes);
+        registry.add("e2e/stranger", "1", &images.stranger);
         config::mirrors(&paths, registry.address(), &["registry.k8s.io", "docker.io"]);
         config::daemons(&paths, wiring, &options);
         Self { paths, slot, registry, wiring, options, core: None, cri: None, _dir: dir }
