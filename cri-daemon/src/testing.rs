@@ -43,6 +43,11 @@ pub struct World {
 impl World {
     /// A service that is ready, with the sandbox image and `app` in place.
     pub async fn new() -> Self {
+        Self::with(FakeHost::default(), |_| ()).await
+    }
+
+    /// The same on another machine, with another configuration.
+    pub async fn with(host: FakeHost, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config { root: dir.path().join("root"), state: dir.path().join("state"), ..Config::default() };
         config.runtime.cni.conf_dir = dir.path().join("net.d");
@@ -56,7 +61,8 @@ impl World {
         std::fs::write(&plugin, PLUGIN.replace("DIR", &dir.path().to_string_lossy())).unwrap();
         std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
 
-        let (fake, host) = (FakeCore::default(), Arc::new(FakeHost::default()));
+        change(&mut config);
+        let (fake, host) = (FakeCore::default(), Arc::new(host));
         for name in [config.images.sandbox_image.as_str(), "docker.io/library/app:1"] {
             image(&fake, name).await;
         }

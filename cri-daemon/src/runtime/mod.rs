@@ -23,6 +23,8 @@ mod update_runtime_config;
 mod version;
 
 #[cfg(test)]
+mod label_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -221,6 +221,32 @@ mod tests {
     }
 
     #[test]
+    fn unified_needs_version_2_and_files_of_the_cgroup() {
+        let unified = |key: &str| v1::LinuxContainerResources {
+            unified: [(key.to_owned(), "1".to_owned())].into(),
+            ..Default::default()
+        };
+        let out = of(unified("memory.oom.group")).unwrap();
+        assert_eq!(out.unified().as_ref().and_then(|map| map.get("memory.oom.group")), Some(&"1".to_owned()));
+        assert!(of(unified("../memory.max")).unwrap_err().to_string().starts_with("linux.resources.unified:"));
+        for cgroups in [CgroupMode::V1, CgroupMode::Hybrid] {
+            let host = HostFacts { cgroups, ..facts() };
+            let refused = container(&unified("memory.high"), &CriRuntime::default(), &host, Vec::new()).unwrap_err();
+            assert!(refused.to_string().contains("cgroup version 2"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn shares_stay_in_the_kernel_s_bounds() {
+        let shares = |asked| {
+            let request = v1::LinuxContainerResources { cpu_shares: asked, ..Default::default() };
+            of(request).unwrap().cpu().as_ref().and_then(|cpu| cpu.shares())
+        };
+        assert_eq!([1, 2, 512, 300_000].map(shares), [Some(2), Some(2), Some(512), Some(262_144)]);
+        assert_eq!(shares(0), None);
+    }
+
+    #[test]
     fn scores_are_restricted_only_where_needed() {
         let request = v1::LinuxContainerResources { oom_score_adj: -900, ..Default::default() };
         let mut settings = CriRuntime::default();

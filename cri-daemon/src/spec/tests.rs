@@ -13,6 +13,8 @@ use shared_proto::cri::v1;
 use super::*;
 use crate::host::{Host, HostFacts, RealHost};
 
+mod machines;
+
 /// A pod as `runc` runs it.
 struct Pod {
     dir: tempfile::TempDir,
