@@ -136,6 +136,7 @@ impl Inner {
             tracing::warn!(sandbox = id, "the pause process has ended");
             // Told at once: the kubelet must see it, whether or not the core can delete the task.
             sandbox.life.ended(Leftover::Maybe);
+            self.stats.forget(&id);
             self.delete_task(&id).await?;
         }
         Ok(())

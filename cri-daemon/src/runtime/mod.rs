@@ -9,6 +9,7 @@ mod create_container;
 mod exec_sync;
 mod list_containers;
 mod list_pod_sandbox;
+mod pod_sandbox_stats;
 mod pod_sandbox_status;
 mod remove_container;
 mod remove_pod_sandbox;
@@ -19,6 +20,7 @@ mod start_container;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
+mod stream_lists;
 mod update_runtime_config;
 mod version;
 

@@ -44,6 +44,7 @@ impl Inner {
         }
         self.stop_sandbox_parts(&record).await?;
         sandbox.life.ended(Leftover::Nothing);
+        self.stats.forget(&record.id);
         tracing::info!(sandbox = record.id, "sandbox stopped");
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The RuntimeService. The table at the end is the list of what is offered and what is not.
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use shared_proto::cri::v1;
 use tonic::{Request, Response, Status};
 
@@ -14,6 +15,7 @@ pub struct Service(pub Cri);
 macro_rules! service {
     (
         unary { $( $method:ident($req:ident) -> $resp:ident, $rpc:literal, $subject:expr; )* }
+        streams { $( $listed:ident($listed_req:ident) -> $listed_item:ident as $listed_assoc:ident, $listed_rpc:literal; )* }
         unimplemented { $( $later:ident($later_req:ident) -> $later_resp:ident, $later_rpc:literal; )* }
         unimplemented_streams { $( $stream:ident($stream_req:ident) -> $item:ident as $assoc:ident, $stream_rpc:literal; )* }
     ) => {
@@ -36,6 +38,12 @@ macro_rules! service {
             }
             $( async fn $method(&self, request: Request<v1::$req>) -> Result<Response<v1::$resp>, Status> {
                 answer(&self.0, $rpc, Needs::Recovery, request, $subject, |req| self.0.$method(req)).await
+            } )*
+            $( type $listed_assoc = futures::stream::BoxStream<'static, Result<v1::$listed_item, Status>>;
+            async fn $listed(&self, request: Request<v1::$listed_req>) -> Result<Response<Self::$listed_assoc>, Status> {
+                let call = |req| self.0.$listed(req);
+                let answer = answer(&self.0, $listed_rpc, Needs::Recovery, request, |_| String::new(), call).await?;
+                Ok(answer.map(|items| items.map_err(Into::into).boxed()))
             } )*
             $( async fn $later(&self, _: Request<v1::$later_req>) -> Result<Response<v1::$later_resp>, Status> {
                 unimplemented($later_rpc)
@@ -75,29 +83,31 @@ service! {
         container_status(ContainerStatusRequest) -> ContainerStatusResponse, "ContainerStatus", |r| r.container_id.clone();
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse, "ContainerStats", |r| r.container_id.clone();
         list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse, "ListContainerStats", |_| String::new();
+        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse, "PodSandboxStats", |r| r.pod_sandbox_id.clone();
+        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse, "ListPodSandboxStats", |_| String::new();
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", |r| r.container_id.clone();
         exec_sync(ExecSyncRequest) -> ExecSyncResponse, "ExecSync", |r| r.container_id.clone();
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", |_| String::new();
         status(StatusRequest) -> StatusResponse, "Status", |_| String::new();
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, "RuntimeConfig", |_| String::new();
     }
+    streams {
+        stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesResponse as StreamPodSandboxesStream, "StreamPodSandboxes";
+        stream_containers(StreamContainersRequest) -> StreamContainersResponse as StreamContainersStream, "StreamContainers";
+        stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsResponse as StreamContainerStatsStream, "StreamContainerStats";
+        stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse as StreamPodSandboxStatsStream, "StreamPodSandboxStats";
+    }
     unimplemented {
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources";
         exec(ExecRequest) -> ExecResponse, "Exec";
         attach(AttachRequest) -> AttachResponse, "Attach";
         port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward";
-        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse, "PodSandboxStats";
-        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse, "ListPodSandboxStats";
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse, "CheckpointContainer";
         list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse, "ListMetricDescriptors";
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse, "ListPodSandboxMetrics";
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse, "UpdatePodSandboxResources";
     }
     unimplemented_streams {
-        stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesResponse as StreamPodSandboxesStream, "StreamPodSandboxes";
-        stream_containers(StreamContainersRequest) -> StreamContainersResponse as StreamContainersStream, "StreamContainers";
-        stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsResponse as StreamContainerStatsStream, "StreamContainerStats";
-        stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse as StreamPodSandboxStatsStream, "StreamPodSandboxStats";
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsResponse as StreamPodSandboxMetricsStream, "StreamPodSandboxMetrics";
         get_container_events(GetEventsRequest) -> ContainerEventResponse as GetContainerEventsStream, "GetContainerEvents";
     }

@@ -4,6 +4,7 @@ use shared_proto::cri::v1;
 
 use super::Look;
 use super::layers::Used;
+use super::network::Interface;
 use super::parse::{Memory, Pressure, Stall};
 
 fn value(value: u64) -> Option<v1::UInt64Value> {
@@ -57,6 +58,16 @@ pub fn io(look: &Look, timestamp: i64) -> Option<v1::IoUsage> {
 
 pub fn processes(look: &Look, timestamp: i64) -> Option<v1::ProcessUsage> {
     look.reading.processes.map(|count| v1::ProcessUsage { timestamp, process_count: value(count) })
+}
+
+pub fn interface(counters: &Interface) -> v1::NetworkInterfaceUsage {
+    v1::NetworkInterfaceUsage {
+        name: counters.name.clone(),
+        rx_bytes: value(counters.rx_bytes),
+        rx_errors: value(counters.rx_errors),
+        tx_bytes: value(counters.tx_bytes),
+        tx_errors: value(counters.tx_errors),
+    }
 }
 
 pub fn writable_layer(used: Used, mountpoint: String) -> v1::FilesystemUsage {

@@ -6,6 +6,7 @@
 //! - [`place`]: where a cgroup's files are.   - [`cgroup`], [`parse`]: reading them, versions 1 and 2.
 //! - [`rate`]: how much of a core is used now, from samples that a background task takes.
 //! - [`layers`]: what writable layers take on disk, measured in the background.
+//! - [`network`]: counters of a pod's interfaces.
 //! - [`message`]: readings as CRI messages.
 //!
 //! Descriptors are kept for at most [`Stats::limit`] cgroups; those beyond are opened and closed for each look. They
@@ -16,6 +17,7 @@ pub mod cgroup;
 mod error;
 pub mod layers;
 pub mod message;
+pub mod network;
 pub mod parse;
 pub mod place;
 mod rate;
