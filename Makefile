@@ -8,7 +8,7 @@ ONCE ?=
 # One feature set for everything that is built in a profile, so that nothing is compiled twice.
 MERGED = --features core-daemon/merged
 
-.PHONY: run test compare bench deps bins lint clean
+.PHONY: run test test-kubelet compare bench deps bins lint clean
 
 run: deps
 	cargo build --release -p core-daemon -p cri-daemon $(MERGED)
@@ -16,6 +16,10 @@ run: deps
 
 test: deps
 	tests/scripts/run-all
+
+# Static pods of a real kubelet on every wiring. Builds the kubelet once (minutes) and keeps it in ~/.cache/seam.
+test-kubelet: deps
+	tests/scripts/run-all kubelet
 
 # What the hop costs: pods in turn in the three wirings; PODS=N, see `-- --help` for more.
 compare: deps

@@ -55,6 +55,15 @@ impl Daemon {
         }
     }
 
+    /// Sends SIGTERM and waits, with whatever code it ends; after ten seconds it is killed.
+    pub fn terminate(mut self) {
+        let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
+        let started = Instant::now();
+        while self.ended().is_none() && started.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// SIGKILL, and waits for the end.
     pub fn kill(mut self) {
         self.kill_now();

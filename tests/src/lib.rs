@@ -11,13 +11,14 @@
 //! - [`faulty`]: a registry that fails in the ways that registries fail.
 //! - [`cri`], [`pod`]: a CRI client, and the requests that a kubelet would send.
 //! - [`cases`]: many small containers in one pod, counted, for the conformance suite.
+//! - [`kubelet`]: a real kubelet on the world's CRI socket.
 //! - [`ctr`]: Debian's client. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
 //!
 //! Everything here panics with a message that names the thing: a harness that returns errors hides them.
 //!
 //! Environment: `SEAM_BIN_DIR` is where the daemons are (default: beside the test's own binary);
 //! `SEAM_PEER=containerd` runs the CRI suites against Debian's containerd instead, to test the tests;
-//! `SEAM_KEEP=1` keeps the folders of worlds.
+//! `SEAM_KEEP=1` keeps the folders of worlds; `SEAM_KUBELET` is a kubelet's binary.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,7 @@ pub mod faulty;
 pub mod fixtures;
 pub mod image;
 pub mod inventory;
+pub mod kubelet;
 pub mod logs;
 pub mod pod;
 pub mod random;

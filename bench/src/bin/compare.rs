@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser;
+use e2e::config::Options;
 use e2e::pod::container;
 use e2e::{Wiring, World};
 use seam_bench::stats::{difference, percentile};
@@ -47,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut worlds = Vec::new();
     for wiring in WIRINGS {
-        let world = e2e::world(wiring).await;
+        let world = World::start(wiring, Options { log_level: "info", ..Options::new(wiring) }).await;
         world.pull(e2e::fixtures::BUSYBOX).await;
         worlds.push(world);
     }

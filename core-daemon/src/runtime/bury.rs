@@ -1,7 +1,7 @@
 //! After the death of a shim: its containers are killed and cleaned up from outside, and the world is told once.
 //!
-//! The shim's own `delete` command does the killing and unmounting; cgroups that the runtime has left go after it. The exit that is published is the real one if it
-//! was known before, else what `delete` says (137), else 255.
+//! The shim's own `delete` command does the killing and unmounting; cgroups that the runtime has left go after it.
+//! The exit that is published is the real one if it was known before, else what `delete` says (137), else 255.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,11 +33,7 @@ impl Inner {
                 () = stop.cancelled() => None,
             };
             if let (Some(shim), Some(inner)) = (died, inner.upgrade()) {
-                let tasks = inner.registry.of_shim(&shim);
-                if !tasks.is_empty() {
-                    tracing::warn!(address = %shim.address, tasks = tasks.len(), "a shim died");
-                }
-                for task in tasks {
+                for task in inner.registry.of_shim(&shim) {
                     inner.bury_in_background(task);
                 }
             }
@@ -56,6 +52,7 @@ impl Inner {
         self.work.spawn(async move {
             // Whoever is taking the task away already meets the closed connection and does it.
             if let Some(removal) = inner.registry.removal_of(&task) {
+                tracing::warn!(id = %task.id, ns = %task.ns, address = %task.shim.address, "the task's shim died");
                 inner.bury(removal).await;
             }
         });
