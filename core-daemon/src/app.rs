@@ -2,8 +2,8 @@
 //!
 //! Start: the sockets (refused while somebody else owns them), folders, the lock on the root, database and stores, the
 //! shims' event socket, the tasks that outlived an earlier core, then the services. Nothing is served before those
-//! tasks are known again. End (SIGTERM, SIGINT): no new calls, running ones are answered, background work drains;
-//! shims and containers go on.
+//! tasks are known again. End (SIGTERM, SIGINT): no new calls, running ones are answered, background work drains, each
+//! within a limit; a second signal cuts them. Shims and containers go on.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,8 +16,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use shared_config::{Config, Warning, Wiring};
 use shared_proto::Core;
+use shared_proto::meter::{Meter, Side};
+use shared_sys::signals::Signals;
 use shared_sys::socket::{self, Access};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +26,7 @@ use crate::events::Exchange;
 use crate::gc::Gc;
 use crate::images::{Puller, Settings};
 use crate::metadata::Db;
+use crate::metrics::Steps;
 use crate::runtime::{self, RuntimeConfig, Tasks, publish, serve_ttrpc};
 use crate::services::{
     containers::ContainersService, content::ContentService, diff::DiffService, events::EventsService,
@@ -37,13 +39,19 @@ use crate::{content, server};
 
 /// Threads of the async runtime. Blocking work has its own pool.
 const WORKERS: usize = 2;
-/// How long running calls and background work may go on after a signal to end.
+/// How long running calls and background work, each, may go on after a signal to end. A second signal cuts it.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Runs the core until it is told to stop.
 pub fn run(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
     on_runtime(async {
-        let _telemetry = shared_telemetry::init("core-daemon", &config.log.level, &config.log.format)?;
+        let settings = shared_telemetry::Settings {
+            level: &config.log.level,
+            format: &config.log.format,
+            traces: &config.tracing.endpoint,
+            sampling: config.tracing.sampling_ratio,
+        };
+        let _telemetry = shared_telemetry::init("core-daemon", settings)?;
         warnings.iter().for_each(|warning| tracing::warn!("configuration: {warning}"));
         serve(config).await
     })
@@ -65,7 +73,10 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 
 /// What runs beside the services, in the order in which it ends.
 struct Parts {
+    /// Its calls are counted by `served`.
     core: Core,
+    served: Meter,
+    steps: Steps,
     tasks: Tasks,
     puller: Puller,
 }
@@ -76,6 +87,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let grpc_socket = socket::bind(&config.grpc.address, access)?;
     let ttrpc_address = ttrpc_address(&config.grpc.address);
     let ttrpc_socket = socket::bind(&ttrpc_address, access)?;
+
+    let metrics = match config.metrics.address.as_str() {
+        "" => None,
+        address => Some(shared_telemetry::metrics::bind(address, "[metrics] address")?),
+    };
 
     // Only who owns the sockets may touch what is on disk.
     let _lock = lock(&config.root)?;
@@ -102,28 +118,42 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut grpc = tokio::spawn(server::serve(grpc_socket, routes.add_service(health_service), stop.clone()));
 
     tracing::info!(address = %config.grpc.address.display(), wiring = config.cri.wiring.name(), "core-daemon serves");
+    if let Some(listener) = metrics {
+        #[allow(unused_mut)] // Nothing is added without CRI.
+        let mut registry = crate::metrics::registry(parts.served.clone(), &parts.steps);
+        #[cfg(feature = "merged")]
+        if let Some(cri) = &cri {
+            cri.register_metrics(&mut registry);
+        }
+        tracing::info!(address = shared_telemetry::metrics::address(&listener), "metrics are served");
+        tokio::spawn(shared_telemetry::metrics::serve(listener, registry));
+    }
+    let mut signals = Signals::listen()?;
     ready();
     tokio::select! {
-        signal = told_to_stop() => tracing::info!(signal = signal?, "stopping; containers go on"),
+        signal = signals.next() => tracing::info!(signal, "stopping; containers go on"),
         ended = &mut grpc => bail!("the gRPC server ended: {ended:?}"),
     }
 
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     parts.puller.stop();
     stop.cancel();
-    if tokio::time::timeout(DRAIN, grpc).await.is_err() {
-        tracing::warn!(limit = ?DRAIN, "calls that still run are cut");
+    if let Err(why) = signals.let_finish(DRAIN, grpc).await {
+        tracing::warn!(%why, "calls that still run are cut");
     }
     #[cfg(feature = "merged")]
     if let Some(cri) = cri {
-        cri.stop(DRAIN).await;
+        if let Err(why) = signals.let_finish(DRAIN, cri.drain()).await {
+            tracing::warn!(left = cri.left(), %why, "CRI's work under way is left to the next start");
+        }
+        cri.leave().await;
     }
-    if tokio::time::timeout(DRAIN, parts.tasks.drain()).await.is_err() {
-        tracing::warn!(limit = ?DRAIN, "clean-ups that still run are left to the next start");
+    if let Err(why) = signals.let_finish(DRAIN, parts.tasks.drain()).await {
+        tracing::warn!(%why, "clean-ups that still run are left to the next start");
     }
     quiet.cancel();
     background.close();
-    let _ = tokio::time::timeout(DRAIN, background.wait()).await;
+    let _ = signals.let_finish(DRAIN, background.wait()).await;
     for path in [&config.grpc.address, &self::ttrpc_address(&config.grpc.address)] {
         let _ = std::fs::remove_file(path);
     }
@@ -187,7 +217,15 @@ async fn assemble(
 
     let binary = std::env::current_exe().context("find this program's own file")?;
     let core_socket = config.grpc.address.clone();
-    let shims = RuntimeConfig { state: config.state.clone(), root: root.clone(), core_socket, ttrpc_address, binary };
+    let steps = Steps::default();
+    let shims = RuntimeConfig {
+        state: config.state.clone(),
+        root: root.clone(),
+        core_socket,
+        ttrpc_address,
+        binary,
+        steps: steps.clone(),
+    };
     let tasks = Tasks::new(shims, exchange.clone());
 
     if cfg!(feature = "merged") && config.cri.wiring != Wiring::Split {
@@ -211,7 +249,8 @@ async fn assemble(
         transfer: Arc::new(transfer),
         version: Arc::new(VersionService::new()),
     };
-    Ok(Parts { core, tasks, puller })
+    let served = Meter::at(Side::Core);
+    Ok(Parts { core: core.metered(&served, false), served, steps, tasks, puller })
 }
 
 /// A build without CRI can't serve a wiring that needs it.
@@ -259,13 +298,4 @@ fn ready() {
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(error = %e, "could not notify the service manager");
     }
-}
-
-/// Waits for the signal to end, and names it.
-async fn told_to_stop() -> std::io::Result<&'static str> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(tokio::select! {
-        _ = term.recv() => "SIGTERM",
-        _ = int.recv() => "SIGINT",
-    })
 }

@@ -15,6 +15,7 @@ pub mod images;
 #[cfg(feature = "merged")]
 mod merged;
 pub mod metadata;
+pub mod metrics;
 pub mod runtime;
 mod server;
 pub mod services;

@@ -76,6 +76,7 @@ impl Rig {
             core_socket: path("core"),
             ttrpc_address: path("events"),
             binary: "/bin/true".into(),
+            steps: Default::default(),
         };
         let script = format!(
             "#!/bin/sh\nfor last; do :; done\necho \"$last\" >>{0}/commands\n[ \"$last\" = start ] && exec cat {0}/answer\n:\n",

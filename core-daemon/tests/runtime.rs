@@ -60,6 +60,7 @@ impl Rig {
             core_socket: self.path("core.sock"),
             ttrpc_address: self.path("core.sock.ttrpc"),
             binary: "/bin/true".into(),
+            steps: Default::default(),
         };
         let exchange = Exchange::default();
         let events = exchange.subscribe();

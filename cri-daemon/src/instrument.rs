@@ -1,6 +1,7 @@
 //! Where the time of a start went.
 //!
 //! A pod or container keeps the stages of the requests that made it, with the microseconds since the request came in.
+//! The same stages are metrics, and spans where a collector is told.
 //! Verbose status shows them (`info["timeline"]`): stages that overlap ran in parallel. It costs two clock readings a
 //! stage. It is kept in memory only, so what an earlier daemon started has none.
 
@@ -8,6 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use shared_proto::trace;
+
+use crate::metrics::Metrics;
 
 /// The stages of one pod or container.
 #[derive(Debug, Default)]
@@ -28,6 +32,7 @@ pub struct Stage {
 #[derive(Debug)]
 pub struct Request<'a> {
     timeline: &'a Timeline,
+    metrics: &'a Metrics,
     name: &'static str,
     came: Instant,
 }
@@ -39,12 +44,13 @@ pub struct Running<'a> {
     stage: &'static str,
     detail: String,
     began: Instant,
+    _span: tracing::Span,
 }
 
 impl Timeline {
     /// A request for this object, which came in just now.
-    pub fn request(&self, name: &'static str) -> Request<'_> {
-        Request { timeline: self, name, came: Instant::now() }
+    pub fn request<'a>(&'a self, name: &'static str, metrics: &'a Metrics) -> Request<'a> {
+        Request { timeline: self, metrics, name, came: Instant::now() }
     }
 
     /// All stages, in the order in which they ended.
@@ -65,12 +71,15 @@ impl<'a> Request<'a> {
 
     /// The same, with what it is done to.
     pub fn stage_of(&'a self, stage: &'static str, detail: impl Into<String>) -> Running<'a> {
-        Running { request: self, stage, detail: detail.into(), began: Instant::now() }
+        let detail = detail.into();
+        let span = trace::stage(stage, &detail);
+        Running { request: self, stage, detail, began: Instant::now(), _span: span }
     }
 
     /// Books a stage that somebody else measured.
     pub fn add(&self, stage: &'static str, detail: impl Into<String>, began: Instant, took: Duration) {
         let start_us = micros(began.saturating_duration_since(self.came));
+        self.metrics.stage(self.name, stage, took);
         self.timeline.push(Stage { stage, detail: detail.into(), start_us, us: micros(took) });
     }
 }
@@ -99,7 +108,8 @@ mod tests {
     fn stages_lie_within_their_request() {
         let timeline = Timeline::default();
         {
-            let request = timeline.request("RunPodSandbox");
+            let metrics = Metrics::default();
+            let request = timeline.request("RunPodSandbox", &metrics);
             let outer = request.stage_of("cni", "bridge");
             std::thread::sleep(Duration::from_millis(2));
             drop(request.stage("netns"));

@@ -11,7 +11,7 @@
 //! - [`events`]: exits, as the core tells them.          - [`recover`]: what a restart finds.
 //! - [`spec`], [`network`], [`logs`], [`host`]: the OCI spec, CNI, container logs, the machine.
 //! - [`stats`]: what containers and pods use.
-//! - [`instrument`]: where a start's time went.
+//! - [`instrument`]: where a start's time went.     - [`metrics`]: what Prometheus is told.
 //! - [`store`], [`names`]: look-up by id prefix; one request under a name at a time.
 //! - [`server`]: CRI over gRPC, v1 and v1alpha2.
 //! - [`call`]: deadlines and patience for calls on the core.    - [`rootfs`]: files of an image.
@@ -25,6 +25,7 @@ pub mod host;
 pub mod image;
 pub mod instrument;
 pub mod logs;
+pub mod metrics;
 pub mod names;
 pub mod network;
 pub mod paths;
@@ -54,6 +55,7 @@ use shared_proto::{Context, Core, Error, Result};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use names::Names;
 
@@ -69,6 +71,7 @@ pub(crate) struct Inner {
     /// The surroundings of every call on the core.
     pub cx: Context,
     pub meter: Meter,
+    pub metrics: metrics::Metrics,
     pub wiring: Wiring,
     pub config: Config,
     pub host: Arc<dyn host::Host>,
@@ -109,13 +112,15 @@ impl Cri {
         host: Arc<dyn host::Host>,
         cni_cache: &Path,
     ) -> Self {
-        let network = network::Network::new(&config.runtime.cni, cni_cache);
+        let metrics = metrics::Metrics::default();
+        let network = network::Network::new(&config.runtime.cni, cni_cache, metrics.clone());
         let own = config.runtime.runtimes.iter().filter(|(_, runtime)| !runtime.cni_conf_dir.is_empty());
         Self(Arc::new(Inner {
             images: image::Images::new(core.clone(), &config),
             core,
             cx: Context::new(NAMESPACE),
             meter,
+            metrics,
             wiring,
             networks: own.map(|(name, runtime)| (name.clone(), network.for_runtime(runtime))).collect(),
             network,
@@ -151,6 +156,11 @@ impl Cri {
         Ok(())
     }
 
+    /// Adds what is counted here to what a metrics server shows.
+    pub fn register_metrics(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.0.metrics.register(self.0.meter.clone(), registry);
+    }
+
     /// Waits for [`Cri::start`] to be through: it takes a moment. `Unavailable` when it takes longer.
     pub async fn check_ready(&self) -> Result<()> {
         const MOMENT: Duration = Duration::from_secs(5);
@@ -163,13 +173,28 @@ impl Cri {
         }
     }
 
-    /// Ends the event loop and waits until work that was begun is done, but not longer than `limit`. Pods go on.
+    /// [`Cri::drain`], but not longer than `limit`, then [`Cri::leave`].
     pub async fn stop(&self, limit: Duration) {
+        if tokio::time::timeout(limit, self.drain()).await.is_err() {
+            tracing::warn!(left = self.left(), "stopped with work under way; the next start finishes it");
+        }
+        self.leave().await;
+    }
+
+    /// Ends the event loop and waits until work that was begun is done.
+    pub async fn drain(&self) {
         self.0.shutdown.cancel();
         self.0.work.close();
-        if tokio::time::timeout(limit, self.0.work.wait()).await.is_err() {
-            tracing::warn!(left = self.0.work.len(), "stopped with work under way; the next start finishes it");
-        }
+        self.0.work.wait().await;
+    }
+
+    /// How much work is still under way.
+    pub fn left(&self) -> usize {
+        self.0.work.len()
+    }
+
+    /// Lets go of the logs of containers, which go on.
+    pub async fn leave(&self) {
         let logs = self.0.containers.list().into_iter().filter_map(|container| container.take_log());
         for log in logs.filter_map(Arc::into_inner) {
             log.detach().await;
@@ -181,7 +206,7 @@ impl Cri {
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        match self.0.work.spawn(work).await {
+        match self.0.work.spawn(work.in_current_span()).await {
             Ok(answer) => answer,
             Err(e) => Err(Error::internal(format!("the handler failed: {e}"))),
         }

@@ -69,7 +69,7 @@ impl Core {
         }
     }
 
-    /// The same ports, each behind counters. `wire` says that messages are encoded on the way.
+    /// The same ports, each behind counters and spans, at the side that the meter is for. `wire` says that messages are encoded on the way.
     pub fn metered(self, meter: &Meter, wire: bool) -> Self {
         Self {
             containers: MeteredContainers::wrap(self.containers, meter, wire),

@@ -8,7 +8,7 @@
 //! - [`context`]: what travels beside a request: namespace, lease, trace.
 //! - [`api`]: one file a service, each with its port trait, its gRPC client and its gRPC server adapter.
 //! - [`core`]: [`core::Core`], the bundle of ports that is all the CRI side knows of the core.
-//! - [`meter`]: counts calls, bytes and time at the seam.
+//! - [`meter`]: counts calls, bytes and time at the seam. [`trace`]: spans of the same calls.
 //! - [`authority`]: lets gRPC clients in that name the socket's path as the host.
 //! - [`transport`]: how a channel to a core is opened: Unix socket or in-memory pipe.
 //! - `fake`, `conformance`: an in-memory core, and what every core must do (feature `fake`, for tests).
@@ -37,6 +37,8 @@ pub mod core;
 pub mod fake;
 #[cfg(feature = "grpc")]
 pub mod meter;
+#[cfg(feature = "grpc")]
+pub mod trace;
 #[cfg(feature = "grpc")]
 pub mod transport;
 

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use shared_proto::containerd::Mount;
 use shared_proto::ttrpc::task::{CreateTaskRequest, CreateTaskResponse, DeleteRequest, DeleteResponse};
@@ -50,7 +51,9 @@ impl Tasks {
         let inner = &self.0;
         let reservation = inner.registry.reserve(ns, id).await?;
         let bundle = inner.layout.bundle(ns.clone(), id.clone());
+        let began = Instant::now();
         let (binary, facts, request) = prepare(inner, &bundle, request).await?;
+        inner.config.steps.add("bundle", &binary, began);
         let (task, pid) = inner.bring_up(bundle, binary, &facts, request).await?;
         reservation.fulfil(task.clone());
         // A shim that died before the task was in the registry was not mourned for it.
@@ -99,6 +102,7 @@ impl Inner {
         facts: &spec::Facts,
         request: Create,
     ) -> Result<(Arc<Task>, u32), RuntimeError> {
+        let began = Instant::now();
         let shim = match self.shim_for(&bundle, &binary, facts, request.options.as_ref()).await {
             Ok(shim) => shim,
             Err(e) => {
@@ -106,12 +110,15 @@ impl Inner {
                 return Err(e);
             }
         };
+        self.config.steps.add("shim", &binary, began);
         let stdio = request.stdio.clone();
+        let began = Instant::now();
         let doing = || format!("failed to create shim task {:?}", bundle.id.as_str());
         let message = create_request(&bundle, request);
         let ns = bundle.ns.as_str();
         match shim.call::<CreateTaskResponse>(ns, "Create", &message, Some(deadline::RUN), doing).await {
             Ok(answer) => {
+                self.config.steps.add("create", &binary, began);
                 let init = Process::new(answer.pid, State::Created, stdio);
                 Ok((Arc::new(Task::new(bundle, binary, shim, init)), answer.pid))
             }

@@ -19,6 +19,7 @@ use super::shims::Shims;
 use super::task::Task;
 use crate::domain::{Id, Namespace};
 use crate::events::Exchange;
+use crate::metrics::Steps;
 
 /// Clean-ups after dead shims that run at a time: each starts two processes.
 const BURIALS: usize = 8;
@@ -36,6 +37,8 @@ pub struct RuntimeConfig {
     pub ttrpc_address: PathBuf,
     /// This program, for shims that publish by command.
     pub binary: PathBuf,
+    /// Where the steps of starts are counted.
+    pub steps: Steps,
 }
 
 /// The tasks of all namespaces; cheap to clone.

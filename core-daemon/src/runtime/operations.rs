@@ -1,7 +1,7 @@
 //! What is done with a task between its making and its end. Most of it is the shim's business: passed on and answered.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message;
 use prost_types::Any;
@@ -48,7 +48,10 @@ impl Tasks {
     pub async fn start(&self, ns: &Namespace, id: &Id, exec: &str) -> Result<u32, RuntimeError> {
         let task = self.0.registry.get(ns, id)?;
         let request = shim::StartRequest { id: id.to_string(), exec_id: exec.to_owned() };
+        let began = Instant::now();
         let answer: shim::StartResponse = call(&task, "Start", &request, deadline::RUN).await?;
+        let step = if exec.is_empty() { "start" } else { "start-exec" };
+        self.0.config.steps.add(step, &task.binary, began);
         if task.with(exec, |process| process.started(answer.pid)).is_none() {
             task.told(exec, answer.pid, State::Running, Stdio::default());
             task.with(exec, |process| process.sure = false);

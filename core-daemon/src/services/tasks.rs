@@ -249,6 +249,7 @@ mod tests {
             core_socket: path.join("core"),
             ttrpc_address: path.join("events"),
             binary: path.join("core-daemon"),
+            steps: Default::default(),
         };
         let service = TasksService::new(Tasks::new(config, Exchange::default()), db.clone());
         let spec = Some(Payload { type_url: any::SPEC.into(), value: b"{}".to_vec() });

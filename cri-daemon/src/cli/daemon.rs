@@ -14,10 +14,12 @@ use sd_notify::NotifyState;
 use shared_config::{Config, Warning, Wiring};
 use shared_proto::meter::Meter;
 use shared_proto::{Core, core, transport};
+use shared_sys::signals::Signals;
 use shared_sys::socket;
+use shared_telemetry::metrics;
 use tokio_util::sync::CancellationToken;
 
-/// How long running calls and begun work may take after SIGTERM, each.
+/// How long running calls and begun work may take after SIGTERM, each. A second SIGTERM cuts them.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// Serves until a signal comes. `file` is named where the configuration is at fault.
@@ -38,10 +40,20 @@ pub fn run(config: Config, file: &Path, warnings: &[Warning]) -> anyhow::Result<
 }
 
 async fn serve(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
-    let _telemetry = shared_telemetry::init("cri-daemon", &config.log.level, &config.log.format)?;
+    let settings = shared_telemetry::Settings {
+        level: &config.log.level,
+        format: &config.log.format,
+        traces: &config.tracing.endpoint,
+        sampling: config.tracing.sampling_ratio,
+    };
+    let _telemetry = shared_telemetry::init("cri-daemon", settings)?;
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = socket::bind(&config.cri.address, socket::Access::default())?;
     let core_address = config.grpc.address.clone();
+    let metrics = match config.cri.metrics_address.as_str() {
+        "" => None,
+        address => Some(metrics::bind(address, "[cri] metrics_address")?),
+    };
 
     let meter = Meter::default();
     let core = Core::remote(transport::unix(&core_address)).metered(&meter, true);
@@ -49,6 +61,14 @@ async fn serve(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
     let cri = Cri::new(core, meter, core::Wiring::Split, config, host);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), core = %core_address.display(), "starting");
 
+    if let Some(listener) = metrics {
+        let mut registry = metrics::Registry::default();
+        cri.register_metrics(&mut registry);
+        tracing::info!(address = metrics::address(&listener), "metrics are served");
+        tokio::spawn(metrics::serve(listener, registry));
+    }
+
+    let mut signals = Signals::listen().context("listen to signals")?;
     let stop = CancellationToken::new();
     let mut server = tokio::spawn(server::serve(listener, cri.clone(), stop.clone().cancelled_owned()));
     let outcome = tokio::select! {
@@ -57,21 +77,24 @@ async fn serve(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
             Ok(()) => {
                 notify(&[NotifyState::Ready]);
                 tracing::info!("ready");
-                super::interrupted().await;
+                signals.next().await;
                 Ok(())
             }
             Err(e) => Err(anyhow::Error::new(e).context("recover")),
         },
-        () = super::interrupted() => Ok(()),
+        _ = signals.next() => Ok(()),
     };
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
     stop.cancel();
-    match tokio::time::timeout(DRAIN, &mut server).await {
+    match signals.let_finish(DRAIN, &mut server).await {
         Ok(served) => served.context("the server failed")?.context("serve CRI")?,
-        Err(_) => tracing::warn!("calls that ran for another {DRAIN:?} are cut off"),
+        Err(why) => tracing::warn!(%why, "calls that still run are cut off"),
     }
-    cri.stop(DRAIN).await;
+    if let Err(why) = signals.let_finish(DRAIN, cri.drain()).await {
+        tracing::warn!(left = cri.left(), %why, "work under way is left to the next start");
+    }
+    cri.leave().await;
     outcome
 }
 

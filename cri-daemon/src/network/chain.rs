@@ -4,17 +4,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
+use tracing::Instrument as _;
 
 use super::cache::Entry;
 use super::config::{List, kind};
 use super::plugin::Call;
 use super::{NetworkError, PluginTiming, PodNetwork, args};
+use crate::metrics::Metrics;
 
 pub(super) struct Chain<'a> {
     pub pod: &'a PodNetwork,
     pub bin_dirs: &'a [PathBuf],
     pub cache_dir: &'a Path,
     pub deadline: Duration,
+    pub metrics: &'a Metrics,
 }
 
 impl Chain<'_> {
@@ -98,13 +101,19 @@ impl Chain<'_> {
             deadline: self.deadline,
         };
         let started = Instant::now();
-        let answer = call.run(&config).await;
-        timings.push(PluginTiming {
-            network: list.name.clone(),
-            plugin: kind(plugin).to_owned(),
-            started,
-            took: started.elapsed(),
-        });
+        let span = shared_proto::trace::stage("cni-plugin", kind(plugin));
+        let answer = call.run(&config).instrument(span).await;
+        let took = started.elapsed();
+        tracing::debug!(
+            network = list.name,
+            plugin = kind(plugin),
+            command,
+            ?took,
+            ok = answer.is_ok(),
+            "CNI plugin ran"
+        );
+        self.metrics.plugin(&list.name, kind(plugin), command, took, answer.is_err());
+        timings.push(PluginTiming { network: list.name.clone(), plugin: kind(plugin).to_owned(), started, took });
         answer.map(Some)
     }
 }

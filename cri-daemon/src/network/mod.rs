@@ -32,6 +32,7 @@ use shared_proto::cri::v1;
 pub use error::NetworkError;
 pub use result::{CniResult, Interface, IpConfig};
 
+use crate::metrics::Metrics;
 use config::{List, Look};
 
 /// Where libcni keeps its results, and so where other runtimes find ours.
@@ -46,6 +47,7 @@ pub struct Network {
     cni: shared_config::Cni,
     cache_dir: PathBuf,
     deadline: Duration,
+    metrics: Metrics,
     loaded: Mutex<Option<Loaded>>,
 }
 
@@ -102,9 +104,9 @@ pub enum NetworkStatus {
 
 impl Network {
     /// `cache_dir` is [`CACHE_DIR`] outside of tests; results go to its `results` folder.
-    pub fn new(cni: &shared_config::Cni, cache_dir: &Path) -> Self {
+    pub fn new(cni: &shared_config::Cni, cache_dir: &Path, metrics: Metrics) -> Self {
         let cache_dir = cache_dir.join("results");
-        Self { cni: cni.clone(), cache_dir, deadline: PLUGIN_DEADLINE, loaded: Mutex::default() }
+        Self { cni: cni.clone(), cache_dir, deadline: PLUGIN_DEADLINE, metrics, loaded: Mutex::default() }
     }
 
     /// The same, with the folder and the limit that a runtime handler overrides.
@@ -114,7 +116,8 @@ impl Network {
             cni.conf_dir = runtime.cni_conf_dir.clone().into();
             cni.max_conf_num = runtime.cni_max_conf_num;
         }
-        Self { cni, cache_dir: self.cache_dir.clone(), deadline: self.deadline, loaded: Mutex::default() }
+        let (cache_dir, metrics) = (self.cache_dir.clone(), self.metrics.clone());
+        Self { cni, cache_dir, deadline: self.deadline, metrics, loaded: Mutex::default() }
     }
 
     /// Gives the pod its network. On an error everything is taken back first.
@@ -172,7 +175,13 @@ impl Network {
     }
 
     fn chain<'a>(&'a self, pod: &'a PodNetwork) -> chain::Chain<'a> {
-        chain::Chain { pod, bin_dirs: &self.cni.bin_dirs, cache_dir: &self.cache_dir, deadline: self.deadline }
+        chain::Chain {
+            pod,
+            bin_dirs: &self.cni.bin_dirs,
+            cache_dir: &self.cache_dir,
+            deadline: self.deadline,
+            metrics: &self.metrics,
+        }
     }
 
     /// Reads the configuration again if the folder changed; ready if every plugin is there, too.

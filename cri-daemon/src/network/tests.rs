@@ -22,7 +22,7 @@ fn world() -> World {
         conf_dir: dir.path().join("conf"),
         ..Default::default()
     };
-    let mut network = Network::new(&cni, &dir.path().join("cache"));
+    let mut network = Network::new(&cni, &dir.path().join("cache"), Default::default());
     network.deadline = Duration::from_secs(30);
     World { network, dir }
 }

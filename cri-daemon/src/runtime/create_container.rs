@@ -14,6 +14,7 @@ use shared_proto::containerd::types;
 use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
 use shared_proto::{Error, Result};
+use tracing::Instrument as _;
 
 use super::{ContainerRequest, new_id};
 use crate::call::records::{Kind, NewRecord};
@@ -44,12 +45,13 @@ impl Cri {
             Claim::New(ticket, outcome) => {
                 let cri = self.clone();
                 let gate: Admitted = admitted;
-                self.0.work.spawn(async move {
+                let work = async move {
                     let made = cri.0.make_container(&id, &name, wanted.config, log_path, &sandbox, sandbox_pid).await;
                     let made = made.with_context(|| format!("create container {name:?}"));
                     ticket.finish(&id, made.map(|()| id.clone()));
                     drop(gate);
-                });
+                };
+                self.0.work.spawn(work.in_current_span());
                 outcome.wait().await?
             }
             Claim::Joined(outcome) => outcome.wait().await?,
@@ -106,7 +108,7 @@ impl Inner {
         let pod = sandbox.record();
         let timeline = crate::instrument::Timeline::default();
         let made = {
-            let request = timeline.request("CreateContainer");
+            let request = timeline.request("CreateContainer", &self.metrics);
             let image_name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
             let image = {
                 let _stage = request.stage_of("image", &image_name);

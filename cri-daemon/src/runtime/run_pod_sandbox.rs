@@ -15,6 +15,7 @@ use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
 use shared_proto::{Error, Result};
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::{SandboxRequest, new_id};
 use crate::call::records::{Kind, NewRecord};
@@ -42,11 +43,12 @@ impl Cri {
         let pod_sandbox_id = match self.0.sandbox_names.claim(&name, &id, wanted.clone())? {
             Claim::New(ticket, outcome) => {
                 let cri = self.clone();
-                self.0.work.spawn(async move {
+                let work = async move {
                     let made = cri.0.make_sandbox(&id, name.clone(), wanted).await;
                     let made = made.with_context(|| format!("run sandbox {name:?}"));
                     ticket.finish(&id, made.map(|()| id.clone()));
-                });
+                };
+                self.0.work.spawn(work.in_current_span());
                 outcome.wait().await?
             }
             Claim::Joined(outcome) => outcome.wait().await?,
@@ -96,7 +98,7 @@ impl Inner {
     async fn make_sandbox(&self, id: &str, name: String, wanted: SandboxRequest) -> Result<()> {
         let snapshotter = self.images.snapshotter(&wanted.handler)?;
         let sandbox = self.list_sandbox(id, name, wanted, snapshotter)?;
-        let request = sandbox.timeline.request("RunPodSandbox");
+        let request = sandbox.timeline.request("RunPodSandbox", &self.metrics);
         match self.build_sandbox(&sandbox, &request).await {
             Ok(pid) => {
                 sandbox.life.made(pid);

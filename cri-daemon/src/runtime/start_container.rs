@@ -40,7 +40,7 @@ impl Cri {
 impl Inner {
     async fn start(&self, container: &Arc<Container>, handler: &str) -> Result<()> {
         let id = container.record.id.as_str();
-        let request = container.timeline.request("StartContainer");
+        let request = container.timeline.request("StartContainer", &self.metrics);
         match self.launch(container, handler, &request).await {
             Ok(pid) => {
                 let state = State::Running { pid, started_at: self.host.now() };

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Instant;
 
-use shared_proto::{Code, Error, Result};
+use shared_proto::{Code, Context, Error, Result};
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
@@ -28,14 +28,22 @@ pub async fn answer<Q, A, F>(
 where
     F: Future<Output = Result<A>>,
 {
+    let cx = Context::from_metadata(request.metadata());
     let request = request.into_inner();
     let subject = subject(&request);
-    if needs == Needs::Recovery {
-        cri.check_ready().await?;
+    let mut running = cri.0.metrics.call(rpc);
+    if needs == Needs::Recovery
+        && let Err(error) = cri.check_ready().await
+    {
+        running.ended(Some(error.code));
+        return Err(error.into());
     }
     let started = Instant::now();
     let span = tracing::info_span!("cri", rpc, subject);
-    match method(request).instrument(span).await {
+    shared_proto::trace::came_in(&span, || format!("cri/{rpc}"), &cx);
+    let answer = method(request).instrument(span).await;
+    running.ended(answer.as_ref().err().map(|e| e.code));
+    match answer {
         Ok(answer) => {
             tracing::debug!(rpc, subject, took = ?started.elapsed(), "answered");
             Ok(Response::new(answer))

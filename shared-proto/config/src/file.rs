@@ -16,6 +16,7 @@ pub(crate) struct File {
     pub state: Option<PathBuf>,
     pub grpc: GrpcSection,
     pub debug: DebugSection,
+    pub metrics: MetricsSection,
     pub cri: CriSection,
     pub plugins: Plugins,
 }
@@ -33,6 +34,33 @@ pub(crate) struct GrpcSection {
 pub(crate) struct DebugSection {
     pub level: Option<Level>,
     pub format: Option<Format>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct MetricsSection {
+    pub address: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct OtlpSection {
+    pub endpoint: Option<String>,
+    pub protocol: Option<OtlpProtocol>,
+    pub insecure: Option<bool>,
+}
+
+/// What a collector can be told in.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) enum OtlpProtocol {
+    #[serde(rename = "grpc", alias = "")]
+    Grpc,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct TracingSection {
+    pub sampling_ratio: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -59,6 +87,7 @@ pub(crate) enum Format {
 pub(crate) struct CriSection {
     pub wiring: Option<WiringName>,
     pub address: Option<PathBuf>,
+    pub metrics_address: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -79,6 +108,10 @@ pub(crate) struct Plugins {
     pub images: Section,
     #[serde(rename = "io.containerd.cri.v1.runtime")]
     pub runtime: Section,
+    #[serde(rename = "io.containerd.tracing.processor.v1.otlp")]
+    pub otlp: OtlpSection,
+    #[serde(rename = "io.containerd.internal.v1.tracing")]
+    pub tracing: TracingSection,
 }
 
 /// The keys of all three CRI sections. Which section a key stands in is the difference between the versions; reading

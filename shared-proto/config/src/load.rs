@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::file::{File, Format, IpPref, Level, RuntimeSection, Section, WiringName};
+use crate::file::{File, Format, IpPref, Level, OtlpProtocol, OtlpSection, RuntimeSection, Section, WiringName};
 use crate::model::{Config, CriRuntime, Runtime, Wiring};
 
 /// Why a configuration can't be used.
@@ -141,7 +141,11 @@ fn resolve(file: File, source: &Source<'_>) -> Result<Config, ConfigError> {
     set(&mut config.grpc.gid, file.grpc.gid);
     set(&mut config.log.level, file.debug.level.map(level_name));
     set(&mut config.log.format, file.debug.format.map(format_name));
+    set(&mut config.metrics.address, file.metrics.address);
+    set(&mut config.tracing.sampling_ratio, file.plugins.tracing.sampling_ratio);
+    otlp(&mut config, file.plugins.otlp, source)?;
     set(&mut config.cri.address, file.cri.address);
+    set(&mut config.cri.metrics_address, file.cri.metrics_address);
     set(
         &mut config.cri.wiring,
         file.cri.wiring.map(|w| match w {
@@ -156,6 +160,19 @@ fn resolve(file: File, source: &Source<'_>) -> Result<Config, ConfigError> {
     }
     check(&config, source)?;
     Ok(config)
+}
+
+/// Spans are sent unencrypted: a collector is normally a neighbour. Anything else is refused by name.
+fn otlp(config: &mut Config, section: OtlpSection, source: &Source<'_>) -> Result<(), ConfigError> {
+    set(&mut config.tracing.endpoint, section.endpoint);
+    let OtlpProtocol::Grpc = section.protocol.unwrap_or(OtlpProtocol::Grpc);
+    let endpoint = &config.tracing.endpoint;
+    if endpoint.starts_with("https://") || (!endpoint.is_empty() && section.insecure == Some(false)) {
+        let message =
+            format!("endpoint {endpoint:?}: collectors over TLS are not supported; write http:// and insecure = true");
+        return Err(source.invalid(source.line_of_text(endpoint), message));
+    }
+    Ok(())
 }
 
 fn level_name(level: Level) -> String {
@@ -273,6 +290,17 @@ fn check(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
             return Err(source.invalid(source.line_of_text(&path.display().to_string()), message));
         }
     }
+    for (key, address) in [("address", &config.metrics.address), ("metrics_address", &config.cri.metrics_address)] {
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if !address.is_empty() && port.is_none() {
+            let message = format!("{key} must be HOST:PORT, not {address:?}");
+            return Err(source.invalid(source.line_of_text(address), message));
+        }
+    }
+    if !(0.0..=1.0).contains(&config.tracing.sampling_ratio) {
+        let message = format!("sampling_ratio must be from 0 to 1, not {}", config.tracing.sampling_ratio);
+        return Err(source.invalid(source.line_of_text("sampling_ratio"), message));
+    }
     if config.images.max_concurrent_downloads == 0 {
         let line = source.line_of_text("max_concurrent_downloads");
         return Err(source.invalid(line, "max_concurrent_downloads must be at least 1".into()));
@@ -373,14 +401,14 @@ stream_idle_timeout = "1m30s"
     #[test]
     fn unknown_keys_are_named_with_their_line() {
         let (_, warnings) = parsed(
-            "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dri = \"/x\"\n[metrics]\naddress = \"\"\n",
+            "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dri = \"/x\"\n[ttrpc]\naddress = \"\"\n",
         );
         let shown: Vec<_> = warnings.iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
             [
                 "c.toml:4: unknown key \"plugins.io.containerd.grpc.v1.cri.cni.bin_dri\" is ignored",
-                "c.toml:5: unknown key \"metrics\" is ignored"
+                "c.toml:5: unknown key \"ttrpc\" is ignored"
             ]
         );
     }
@@ -394,6 +422,38 @@ stream_idle_timeout = "1m30s"
         let e = refused("[plugins.\"io.containerd.grpc.v1.cri\".containerd]\ndefault_runtime_name = \"kata\"\n");
         assert!(e.starts_with("c.toml:2: default_runtime_name \"kata\""), "{e}");
         assert!(refused("root = \n").starts_with("c.toml:1: "));
+    }
+
+    #[test]
+    fn metrics_and_traces() {
+        let (config, warnings) = parsed(
+            r#"
+[metrics]
+address = "127.0.0.1:1338"
+[cri]
+metrics_address = "127.0.0.1:1339"
+[plugins."io.containerd.tracing.processor.v1.otlp"]
+endpoint = "localhost:4317"
+protocol = "grpc"
+insecure = true
+[plugins."io.containerd.internal.v1.tracing"]
+sampling_ratio = 0.25
+"#,
+        );
+        assert_eq!(warnings, vec![]);
+        assert_eq!(
+            (config.metrics.address.as_str(), config.cri.metrics_address.as_str()),
+            ("127.0.0.1:1338", "127.0.0.1:1339")
+        );
+        assert_eq!((config.tracing.endpoint.as_str(), config.tracing.sampling_ratio), ("localhost:4317", 0.25));
+        assert_eq!(parsed(&crate::render(&config)).0, config);
+
+        assert!(refused("[metrics]\naddress = \"here\"\n").starts_with("c.toml:2: address must be HOST:PORT"));
+        let otlp = |rest: &str| refused(&format!("[plugins.\"io.containerd.tracing.processor.v1.otlp\"]\n{rest}\n"));
+        assert!(otlp("protocol = \"http/protobuf\"").contains("http/protobuf"));
+        assert!(otlp("endpoint = \"https://x:1\"").starts_with("c.toml:2: endpoint \"https://x:1\""));
+        let tracing = refused("[plugins.\"io.containerd.internal.v1.tracing\"]\nsampling_ratio = 2.0\n");
+        assert!(tracing.starts_with("c.toml:2: sampling_ratio"), "{tracing}");
     }
 
     #[test]

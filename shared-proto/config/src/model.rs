@@ -22,6 +22,8 @@ pub struct Config {
     pub state: PathBuf,
     pub grpc: Grpc,
     pub log: Log,
+    pub metrics: Metrics,
+    pub tracing: Tracing,
     pub cri: Cri,
     pub images: CriImages,
     pub runtime: CriRuntime,
@@ -45,12 +47,31 @@ pub struct Log {
     pub format: String,
 }
 
+/// `[metrics]`: Prometheus metrics of the core, and in `loopback` and `merged` of CRI with it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Metrics {
+    /// `HOST:PORT` to serve on; empty = not at all, which is the default.
+    pub address: String,
+}
+
+/// Spans for an OpenTelemetry collector: containerd's `io.containerd.tracing.processor.v1.otlp` and
+/// `io.containerd.internal.v1.tracing`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// URL or `HOST:PORT` of a collector that speaks OTLP over gRPC; empty = what `OTEL_EXPORTER_OTLP_ENDPOINT` says.
+    pub endpoint: String,
+    /// Share of traces that are kept. Default 1.
+    pub sampling_ratio: f64,
+}
+
 /// `[cri]`: our own table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cri {
     pub wiring: Wiring,
     /// CRI socket, in every wiring. Default `/run/cri-daemon/cri.sock`.
     pub address: PathBuf,
+    /// `HOST:PORT` for the metrics of cri-daemon; empty = none. Only in `split`: otherwise the core serves them.
+    pub metrics_address: String,
 }
 
 /// `io.containerd.cri.v1.images`, or its part of `io.containerd.grpc.v1.cri`.
@@ -153,7 +174,13 @@ impl Default for Config {
             state: "/run/core-daemon".into(),
             grpc: Grpc { address: "/run/containerd/containerd.sock".into(), uid: 0, gid: 0 },
             log: Log { level: "info".into(), format: "text".into() },
-            cri: Cri { wiring: Wiring::Split, address: "/run/cri-daemon/cri.sock".into() },
+            metrics: Metrics::default(),
+            tracing: Tracing { endpoint: String::new(), sampling_ratio: 1.0 },
+            cri: Cri {
+                wiring: Wiring::Split,
+                address: "/run/cri-daemon/cri.sock".into(),
+                metrics_address: String::new(),
+            },
             images: CriImages::default(),
             runtime: CriRuntime::default(),
         }

@@ -22,9 +22,19 @@ pub fn render(config: &Config) -> String {
     line(format!("uid = {}\ngid = {}", config.grpc.uid, config.grpc.gid));
     line("\n[debug]".into());
     line(format!("level = {}\nformat = {}", quote(&config.log.level), quote(&config.log.format)));
+    line("\n[metrics]\n# HOST:PORT for Prometheus; empty = none. In \"loopback\" and \"merged\" CRI's are served with them.".into());
+    line(format!("address = {}", quote(&config.metrics.address)));
     line("\n[cri]\n# How CRI reaches the core: \"split\" (two processes), \"loopback\" (gRPC in one) or \"merged\" (plain calls).".into());
     line(format!("wiring = {}", quote(config.cri.wiring.name())));
     line(format!("# Where the kubelet reaches CRI, in every wiring.\naddress = {}", path(&config.cri.address)));
+    line(format!(
+        "# HOST:PORT for cri-daemon's metrics, in \"split\".\nmetrics_address = {}",
+        quote(&config.cri.metrics_address)
+    ));
+    line("\n[plugins.\"io.containerd.tracing.processor.v1.otlp\"]\n# Where spans go, over gRPC; empty = where OTEL_EXPORTER_OTLP_ENDPOINT says.".into());
+    line(format!("endpoint = {}", quote(&config.tracing.endpoint)));
+    line("[plugins.\"io.containerd.internal.v1.tracing\"]".into());
+    line(format!("sampling_ratio = {:?}", config.tracing.sampling_ratio));
 
     let images = &config.images;
     line("\n[plugins.\"io.containerd.cri.v1.images\"]".into());

@@ -5,7 +5,7 @@
 //! - the **port trait** (`Containers`), which speaks the proto messages and [`Error`];
 //! - the **remote client** (`RemoteContainers`), the port over a gRPC channel;
 //! - the **server adapter** (`ContainersServer`), the gRPC service over any implementor of the port;
-//! - the **meter** (`MeteredContainers`), the port over another implementor, with counters.
+//! - the **meter** (`MeteredContainers`), the port over another implementor, with counters and spans.
 //!
 //! The core implements the trait in `core-daemon/src/services`, the tests' fake in [`crate::fake`]. A method takes
 //! the [`Context`] and one message, and answers one message or a stream of them. So `merged` is a virtual call,
@@ -15,7 +15,6 @@ use futures::stream::BoxStream;
 
 use crate::errdefs::{Error, Result};
 
-#[allow(unused_imports)] // Named by the documentation.
 use crate::context::Context;
 
 mod containers;
@@ -67,18 +66,20 @@ macro_rules! port {
             $( $(#[$bdoc:meta])* $bidi:ident($breq:ty) -> $bresp:ty as $bassoc:ident; )*
         } )?
     ) => {
+        use std::borrow::Cow;
         use std::sync::Arc;
 
         #[allow(unused_imports)] // Not every port streams.
         use futures::{StreamExt as _, TryStreamExt as _};
         #[allow(unused_imports)]
         use $package::{self as pb, *};
+        use tracing::Instrument as _;
 
         #[allow(unused_imports)]
         use $crate::api::Items;
         use $crate::context::Context;
         use $crate::errdefs::Result;
-        use $crate::meter::{Counter, Meter};
+        use $crate::meter::{Counter, Meter, Side};
         use $crate::transport::MAX_MESSAGE;
 
         $(#[$doc])*
@@ -155,9 +156,10 @@ macro_rules! port {
             } )*)?
         }
 
-        #[doc = concat!("A [`", stringify!($port), "`] that counts calls, time and (`wire`) encoded bytes.")]
+        #[doc = concat!("A [`", stringify!($port), "`] with counters and spans around another.")]
         pub struct $metered {
             inner: Arc<dyn $port>,
+            side: Side,
             wire: bool,
             $( $unary: Arc<Counter>, )*
             $($( $stream: Arc<Counter>, )*)?
@@ -171,9 +173,14 @@ macro_rules! port {
                     $( $unary: meter.register(stringify!($port), stringify!($unary)), )*
                     $($( $stream: meter.register(stringify!($port), stringify!($stream)), )*)?
                     $($( $bidi: meter.register(stringify!($port), stringify!($bidi)), )*)?
+                    side: meter.side(),
                     inner,
                     wire,
                 })
+            }
+
+            fn span<'a>(&self, method: &'static str, cx: &'a Context) -> (tracing::Span, Cow<'a, Context>) {
+                $crate::api::span(self.side, stringify!($port), method, cx)
             }
         }
 
@@ -184,9 +191,10 @@ macro_rules! port {
                 if self.wire {
                     counter.sent(prost::Message::encoded_len(&req));
                 }
+                let (span, cx) = self.span(stringify!($unary), cx);
                 let timer = counter.start();
-                let answer = self.inner.$unary(cx, req).await;
-                timer.stop(answer.is_err());
+                let answer = self.inner.$unary(&cx, req).instrument(span).await;
+                timer.stop(&answer);
                 if let (true, Ok(message)) = (self.wire, &answer) {
                     counter.received(prost::Message::encoded_len(message));
                 }
@@ -194,23 +202,39 @@ macro_rules! port {
             } )*
             $($( async fn $stream(&self, cx: &Context, req: $sreq) -> Result<Items<$sresp>> {
                 let counter = self.$stream.clone();
+                let (span, cx) = self.span(stringify!($stream), cx);
                 let timer = counter.start();
-                let answer = self.inner.$stream(cx, req).await;
-                timer.stop(answer.is_err());
+                let answer = self.inner.$stream(&cx, req).instrument(span).await;
+                timer.stop(&answer);
                 Ok($crate::api::count_items(answer?, counter, self.wire, Counter::received))
             } )*)?
             $($( async fn $bidi(&self, cx: &Context, req: Items<$breq>) -> Result<Items<$bresp>> {
                 let counter = self.$bidi.clone();
                 let req = $crate::api::count_items(req, counter.clone(), self.wire, Counter::sent);
+                let (span, cx) = self.span(stringify!($bidi), cx);
                 let timer = counter.start();
-                let answer = self.inner.$bidi(cx, req).await;
-                timer.stop(answer.is_err());
+                let answer = self.inner.$bidi(&cx, req).instrument(span).await;
+                timer.stop(&answer);
                 Ok($crate::api::count_items(answer?, counter, self.wire, Counter::received))
             } )*)?
         }
     };
 }
 pub(crate) use port;
+
+/// The span of a call, and the surroundings in which it goes on.
+fn span<'a>(
+    side: crate::meter::Side,
+    service: &'static str,
+    method: &'static str,
+    cx: &'a Context,
+) -> (tracing::Span, std::borrow::Cow<'a, Context>) {
+    use std::borrow::Cow;
+    match side {
+        crate::meter::Side::Core => (crate::trace::served(service, method, cx), Cow::Borrowed(cx)),
+        crate::meter::Side::Caller => crate::trace::caller(service, method, cx),
+    }
+}
 
 /// Counts the encoded bytes of a stream's items, where they are encoded at all.
 fn count_items<M: prost::Message + 'static>(

@@ -6,6 +6,7 @@
 //! - [`files`]: files that are whole or absent after a crash.
 //! - [`netns`]: network namespaces.
 //! - [`mount`]: mounts as containerd describes them; trees that are mounted nowhere.
+//! - [`signals`]: the signals that end a daemon, and how long its work may go on then.
 //! - [`socket`]: listening on a Unix socket that one daemon owns.
 
 pub mod blocking;
@@ -14,6 +15,7 @@ pub mod fifo;
 pub mod files;
 pub mod mount;
 pub mod netns;
+pub mod signals;
 pub mod socket;
 
 pub use blocking::blocking;
