@@ -37,7 +37,7 @@ impl Collector for Meter {
 fn times(encoder: &mut DescriptorEncoder, name: &str, help: &str, called: &[Called]) -> Result<(), Error> {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
     for (service, method, counter) in called {
-        let ends = BUCKETS.into_iter().chain([f64::MAX]);
+        let ends = BUCKETS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<_> = ends.zip(counter.buckets.iter().map(|bucket| bucket.load(Relaxed))).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = counter.nanos.load(Relaxed) as f64 / 1e9;
