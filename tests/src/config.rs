@@ -25,6 +25,10 @@ pub struct Options {
     pub log_level: &'static str,
     /// `image_pull_progress_timeout`; empty = the default.
     pub pull_progress_timeout: String,
+    /// Where the core and cri-daemon serve metrics; empty = nowhere.
+    pub metrics: [String; 2],
+    /// The collector of spans; empty = none.
+    pub traces: String,
     /// `device_ownership_from_security_context`.
     pub device_ownership: bool,
 }
@@ -43,6 +47,8 @@ impl Options {
             core_binary: None,
             log_level: "debug",
             pull_progress_timeout: String::new(),
+            metrics: Default::default(),
+            traces: String::new(),
             device_ownership: false,
         }
     }
@@ -111,6 +117,10 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
     );
     if crate::world::peer().is_none() {
         let _ = writeln!(text, "[cri]\nwiring = \"{}\"\naddress = \"{}\"", wiring.name(), paths.cri_socket.display());
+        let _ = writeln!(text, "metrics_address = \"{}\"", options.metrics[1]);
+        let _ = writeln!(text, "[metrics]\naddress = \"{}\"", options.metrics[0]);
+        let otlp = "io.containerd.tracing.processor.v1.otlp";
+        let _ = writeln!(text, "[plugins.\"{otlp}\"]\nendpoint = \"{}\"", options.traces);
     } else {
         // Debian's containerd would make /opt/containerd, and clamps OOM scores only when told.
         let opt = paths.dir.join("opt");

@@ -97,7 +97,7 @@ impl Registry {
 }
 
 /// An address on loopback that was free a moment ago.
-fn free_port() -> SocketAddr {
+pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a port on loopback");
     listener.local_addr().expect("read the port")
 }
