@@ -51,9 +51,9 @@ pub fn run(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
             traces: &config.tracing.endpoint,
             sampling: config.tracing.sampling_ratio,
         };
-        let _telemetry = shared_telemetry::init("core-daemon", settings)?;
+        let telemetry = shared_telemetry::init("core-daemon", settings)?;
         warnings.iter().for_each(|warning| tracing::warn!("configuration: {warning}"));
-        serve(config).await
+        serve(config, telemetry.traces()).await
     })
 }
 
@@ -73,15 +73,15 @@ fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<
 
 /// What runs beside the services, in the order in which it ends.
 struct Parts {
-    /// Its calls are counted by `served`.
     core: Core,
+    /// Counts the calls that the core serves.
     served: Meter,
     steps: Steps,
     tasks: Tasks,
     puller: Puller,
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
     check_wiring(&config)?;
     let access = Access { uid: config.grpc.uid, gid: config.grpc.gid, ..Access::default() };
     let grpc_socket = socket::bind(&config.grpc.address, access)?;
@@ -102,7 +102,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     // `stop` ends what serves clients, `quiet` what they and the shims lean on.
     let (stop, quiet) = (CancellationToken::new(), CancellationToken::new());
     let background = TaskTracker::new();
-    let parts = assemble(&config, ttrpc_address, &background, &quiet).await?;
+    let mut parts = assemble(&config, ttrpc_address, &background, &quiet).await?;
+    // Where nobody looks, calls do not pass through it.
+    if metrics.is_some() || traced {
+        parts.core = parts.core.metered(&parts.served, false);
+    }
     background.spawn(serve_ttrpc(ttrpc_socket, parts.tasks.clone(), quiet.clone().cancelled_owned()));
     let found = parts.tasks.recover().await;
     tracing::info!(?found, "tasks of an earlier run");
@@ -249,8 +253,7 @@ async fn assemble(
         transfer: Arc::new(transfer),
         version: Arc::new(VersionService::new()),
     };
-    let served = Meter::at(Side::Core);
-    Ok(Parts { core: core.metered(&served, false), served, steps, tasks, puller })
+    Ok(Parts { core, served: Meter::at(Side::Core), steps, tasks, puller })
 }
 
 /// A build without CRI can't serve a wiring that needs it.

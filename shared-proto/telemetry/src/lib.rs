@@ -99,6 +99,13 @@ fn url(endpoint: &str) -> String {
     if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
 }
 
+impl Telemetry {
+    /// Whether spans go anywhere.
+    pub fn traces(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Drop for Telemetry {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take()
