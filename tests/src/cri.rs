@@ -58,6 +58,11 @@ calls! {
     runtime: try_exec, exec(ExecRequest) -> ExecResponse;
     runtime: try_checkpoint_container, checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     runtime: try_reopen_container_log, reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
+    runtime: try_container_stats, container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
+    runtime: try_list_container_stats, list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
+    runtime: try_pod_sandbox_stats, pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
+    runtime: try_list_pod_sandbox_stats, list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
+    runtime: try_update_container_resources, update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
     images: try_list_images, list_images(ListImagesRequest) -> ListImagesResponse;
     images: try_image_status, image_status(ImageStatusRequest) -> ImageStatusResponse;
     images: try_pull_image, pull_image(PullImageRequest) -> PullImageResponse;
@@ -78,6 +83,11 @@ impl Cri {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(transport::MAX_MESSAGE),
             images: ImageServiceClient::new(channel).max_decoding_message_size(transport::MAX_MESSAGE),
         }
+    }
+
+    /// The client itself, for the calls that answer a stream.
+    pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        self.runtime.clone()
     }
 
     pub async fn version(&self) -> Answer<VersionResponse> {

@@ -6,31 +6,19 @@ use e2e::cri::Cri;
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::pod::{script, sleeper};
 use e2e::{Wiring, World, eventually, world};
-use shared_proto::cri::v1::runtime_service_client::RuntimeServiceClient;
 use shared_proto::cri::v1::*;
-use shared_proto::transport;
-use tonic::transport::Channel;
 
 e2e::wirings!(figures_follow_the_load, lists_are_filtered_and_streamed);
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// Stats are read by a client of their own: the harness's has only what the other suites use.
-fn client(world: &World) -> RuntimeServiceClient<Channel> {
-    RuntimeServiceClient::new(transport::unix(&world.paths.cri_socket))
+async fn stats(cri: &Cri, id: &str) -> ContainerStats {
+    cri.container_stats(ContainerStatsRequest { container_id: id.into() }).await.stats.expect("stats")
 }
 
-async fn stats(client: &RuntimeServiceClient<Channel>, id: &str) -> ContainerStats {
-    let request = ContainerStatsRequest { container_id: id.into() };
-    let answer = client.clone().container_stats(request).await;
-    answer.unwrap_or_else(|e| panic!("stats of {id}: {e:?}")).into_inner().stats.expect("stats")
-}
-
-async fn pod_stats(client: &RuntimeServiceClient<Channel>, id: &str) -> LinuxPodSandboxStats {
-    let request = PodSandboxStatsRequest { pod_sandbox_id: id.into() };
-    let answer = client.clone().pod_sandbox_stats(request).await;
-    let stats = answer.unwrap_or_else(|e| panic!("stats of pod {id}: {e:?}")).into_inner().stats.expect("stats");
-    stats.linux.expect("linux")
+async fn pod_stats(cri: &Cri, id: &str) -> LinuxPodSandboxStats {
+    let answer = cri.pod_sandbox_stats(PodSandboxStatsRequest { pod_sandbox_id: id.into() }).await;
+    answer.stats.expect("stats").linux.expect("linux")
 }
 
 fn number(value: Option<UInt64Value>) -> u64 {
@@ -50,57 +38,56 @@ async fn ready(wiring: Wiring, name: &str) -> (World, Cri, PodSandboxConfig, Str
 
 async fn figures_follow_the_load(wiring: Wiring) {
     let (world, cri, config, pod) = ready(wiring, "load").await;
-    let client = client(&world);
     let burner = cri.run(&pod, &config, &script("burner", "while :; do :; done")).await;
     let idle = cri.run(&pod, &config, &sleeper("idle")).await;
 
     eventually("the burner uses a good part of a core, the idle one next to nothing", SOON, || async {
-        let of = async |id: &str| number(stats(&client, id).await.cpu.unwrap_or_default().usage_nano_cores);
+        let of = async |id: &str| number(stats(&cri, id).await.cpu.unwrap_or_default().usage_nano_cores);
         let (busy, calm) = (of(&burner).await, of(&idle).await);
         // Others use this machine, too.
         if busy > 100_000_000 && calm * 10 < busy { Ok(()) } else { Err(format!("{busy} and {calm}")) }
     })
     .await;
-    let pod_cpu = pod_stats(&client, &pod).await.cpu.expect("cpu");
-    let own = stats(&client, &burner).await.cpu.expect("cpu");
+    let pod_cpu = pod_stats(&cri, &pod).await.cpu.expect("cpu");
+    let own = stats(&cri, &burner).await.cpu.expect("cpu");
     assert!(number(own.usage_core_nano_seconds) > 100_000_000 && own.timestamp > 0, "{own:?}");
     assert!(number(pod_cpu.usage_core_nano_seconds) > 100_000_000, "the pod has its containers' share: {pod_cpu:?}");
 
     // Memory in use that can't be taken back: a file of a tmpfs, 30 MiB.
-    let before = stats(&client, &idle).await.memory.expect("memory");
+    let before = stats(&cri, &idle).await.memory.expect("memory");
     cri.exec_ok(&idle, &["dd", "if=/dev/zero", "of=/dev/shm/hog", "bs=1M", "count=30"]).await;
-    let after = stats(&client, &idle).await.memory.expect("memory");
+    let after = stats(&cri, &idle).await.memory.expect("memory");
     let grown = number(after.working_set_bytes).saturating_sub(number(before.working_set_bytes));
     assert!((28 << 20..40 << 20).contains(&grown), "30 MiB were written: {grown}");
     assert!(number(after.usage_bytes) >= number(after.working_set_bytes) && number(after.page_faults) > 0, "{after:?}");
 
     let layer = |stats: ContainerStats| stats.writable_layer.expect("a writable layer");
-    let first = layer(stats(&client, &idle).await);
+    let first = layer(stats(&cri, &idle).await);
     let mountpoint = first.fs_id.expect("fs_id").mountpoint;
     assert!(std::path::Path::new(&mountpoint).is_dir(), "{mountpoint}");
     cri.exec_ok(&idle, &["dd", "if=/dev/zero", "of=/big", "bs=1M", "count=5"]).await;
     eventually("the layer grows", SOON, || async {
-        let grown = number(layer(stats(&client, &idle).await).used_bytes).saturating_sub(number(first.used_bytes));
+        let grown = number(layer(stats(&cri, &idle).await).used_bytes).saturating_sub(number(first.used_bytes));
         if grown >= 5 << 20 { Ok(()) } else { Err(format!("{grown} bytes more")) }
     })
     .await;
 
-    let linux = pod_stats(&client, &pod).await;
+    let linux = pod_stats(&cri, &pod).await;
     let eth0 = linux.network.expect("network").default_interface.expect("eth0");
     assert_eq!(eth0.name, "eth0");
     let gateway = cri.exec_ok(&idle, &["sh", "-c", "ip route | sed -n 's/default via \\([^ ]*\\).*/\\1/p'"]).await;
     cri.try_exec_in(&idle, &["ping", "-c", "3", "-i", "0.2", "-s", "1000", gateway.trim()], 10).await.expect("ping");
-    let later = pod_stats(&client, &pod).await.network.expect("network").default_interface.expect("eth0");
+    let later = pod_stats(&cri, &pod).await.network.expect("network").default_interface.expect("eth0");
     assert!(number(later.tx_bytes) >= number(eth0.tx_bytes) + 3000, "{eth0:?} then {later:?}");
     // The pause process, and those of two containers.
     assert!(number(linux.process.expect("processes").process_count) >= 3);
     assert_eq!(linux.containers.len(), 2);
 
     cri.try_stop(&burner, 0).await.expect("stop");
-    let ended = stats(&client, &burner).await;
+    let ended = stats(&cri, &burner).await;
     assert!(ended.cpu.is_none() && ended.memory.is_none(), "it does not run: {ended:?}");
     cri.end_pod(&pod).await;
-    let gone = client.clone().container_stats(ContainerStatsRequest { container_id: idle.clone() }).await;
+    let gone = cri.try_container_stats(ContainerStatsRequest { container_id: idle.clone() }).await;
     let gone = gone.expect_err("it is removed");
     assert!(gone.code() == tonic::Code::NotFound && gone.message().contains(&idle), "{gone:?}");
 }
@@ -112,12 +99,10 @@ async fn lists_are_filtered_and_streamed(wiring: Wiring) {
     let a = cri.run(&pod, &config, &sleeper("a")).await;
     let b = cri.run(&pod, &config, &sleeper("b")).await;
     let c = cri.run(&other, &other_config, &sleeper("c")).await;
-    let client = client(&world);
 
     let list = async |filter: Option<ContainerStatsFilter>| {
-        let answer = client.clone().list_container_stats(ListContainerStatsRequest { filter }).await.expect("list");
-        let mut ids: Vec<String> =
-            answer.into_inner().stats.into_iter().map(|s| s.attributes.expect("attributes").id).collect();
+        let answer = cri.list_container_stats(ListContainerStatsRequest { filter }).await;
+        let mut ids: Vec<String> = answer.stats.into_iter().map(|s| s.attributes.expect("attributes").id).collect();
         ids.sort();
         ids
     };
@@ -139,13 +124,12 @@ async fn lists_are_filtered_and_streamed(wiring: Wiring) {
 
     let filter =
         PodSandboxStatsFilter { label_selector: [("app".to_owned(), "two".to_owned())].into(), ..Default::default() };
-    let pods = client.clone().list_pod_sandbox_stats(ListPodSandboxStatsRequest { filter: Some(filter) }).await;
-    let pods = pods.expect("list").into_inner().stats;
+    let pods = cri.list_pod_sandbox_stats(ListPodSandboxStatsRequest { filter: Some(filter) }).await.stats;
     assert_eq!(pods.len(), 1);
     assert_eq!(pods[0].attributes.as_ref().expect("attributes").id, other);
 
     let mut stream =
-        client.clone().stream_containers(StreamContainersRequest::default()).await.expect("stream").into_inner();
+        cri.runtime().stream_containers(StreamContainersRequest::default()).await.expect("stream").into_inner();
     let mut ids = Vec::new();
     while let Some(message) = stream.message().await.expect("message") {
         assert!(!message.containers.is_empty());
@@ -153,8 +137,8 @@ async fn lists_are_filtered_and_streamed(wiring: Wiring) {
     }
     ids.sort();
     assert_eq!(ids, sorted(&[&a, &b, &c]));
-    let mut stream = client
-        .clone()
+    let mut stream = cri
+        .runtime()
         .stream_pod_sandbox_stats(StreamPodSandboxStatsRequest::default())
         .await
         .expect("stream")
@@ -166,7 +150,7 @@ async fn lists_are_filtered_and_streamed(wiring: Wiring) {
     assert_eq!(count, 2);
 
     cri.try_stop_pod(&other).await.expect("stop");
-    let stopped = client.clone().pod_sandbox_stats(PodSandboxStatsRequest { pod_sandbox_id: other.clone() }).await;
+    let stopped = cri.try_pod_sandbox_stats(PodSandboxStatsRequest { pod_sandbox_id: other.clone() }).await;
     assert_eq!(stopped.expect_err("it is not ready").code(), tonic::Code::Unavailable);
     cri.end_pod(&pod).await;
     cri.end_pod(&other).await;
