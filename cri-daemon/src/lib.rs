@@ -86,7 +86,7 @@ pub(crate) struct Inner {
     pub labels: Mutex<()>,
     pub container_names: Names<runtime::ContainerRequest, String>,
     pub exits: events::Handlers,
-    pub stats: stats::Stats,
+    pub stats: Arc<stats::Stats>,
     pub sandboxes: pod::Store,
     pub containers: container::Store,
     /// Work that outlives its caller; drained at the end.
@@ -134,7 +134,7 @@ impl Cri {
             labels: Mutex::default(),
             container_names: Names::new("container"),
             exits: events::Handlers::default(),
-            stats: stats::Stats::default(),
+            stats: Arc::default(),
             work: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             ready: watch::Sender::new(false),

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use e2e::cri::Cri;
 use e2e::fixtures::{BUSYBOX, PAUSE};
-use e2e::pod::{script, sleeper};
+use e2e::pod::{resources, script, sleeper};
 use e2e::{Wiring, World, eventually, world};
 use shared_proto::cri::v1::*;
 
-e2e::wirings!(figures_follow_the_load, lists_are_filtered_and_streamed);
+e2e::wirings!(figures_follow_the_load, lists_are_filtered_and_streamed, memory_that_ran_out_is_told);
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -37,7 +37,7 @@ async fn ready(wiring: Wiring, name: &str) -> (World, Cri, PodSandboxConfig, Str
 }
 
 async fn figures_follow_the_load(wiring: Wiring) {
-    let (world, cri, config, pod) = ready(wiring, "load").await;
+    let (_world, cri, config, pod) = ready(wiring, "load").await;
     let burner = cri.run(&pod, &config, &script("burner", "while :; do :; done")).await;
     let idle = cri.run(&pod, &config, &sleeper("idle")).await;
 
@@ -154,4 +154,38 @@ async fn lists_are_filtered_and_streamed(wiring: Wiring) {
     assert_eq!(stopped.expect_err("it is not ready").code(), tonic::Code::Unavailable);
     cri.end_pod(&pod).await;
     cri.end_pod(&other).await;
+}
+
+/// With the shim's event, and without it: while nobody listens it is lost.
+async fn memory_that_ran_out_is_told(wiring: Wiring) {
+    let (mut world, cri, config, pod) = ready(wiring, "hungry").await;
+    let hungry = |name: &str, text: &str| {
+        let mut config = script(name, text);
+        resources(&mut config).memory_limit_in_bytes = 16 << 20;
+        config
+    };
+    for name in ["a", "b", "c"] {
+        let id = cri.run(&pod, &config, &hungry(name, "exec tail /dev/zero")).await;
+        let status = cri.exited(&id).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "{name}");
+    }
+    let killed = cri.run(&pod, &config, &hungry("killed", "exec sleep 1000")).await;
+    let pid = nix::unistd::Pid::from_raw(cri.pid(&killed).await);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("kill the container's process");
+    let status = cri.exited(&killed).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "Error"), "memory had nothing to do with it");
+
+    let wait = "while [ ! -e /tmp/go ]; do sleep 0.1; done; exec tail /dev/zero";
+    let alone = cri.run(&pod, &config, &hungry("alone", wait)).await;
+    let root = format!("/proc/{}/root", cri.pid(&alone).await);
+    world.kill_cri();
+    std::fs::create_dir_all(format!("{root}/tmp")).expect("its /tmp");
+    std::fs::write(format!("{root}/tmp/go"), "").expect("tell it to go");
+    let gone = || async { if std::path::Path::new(&root).exists() { Err("it runs".into()) } else { Ok(()) } };
+    eventually("it ends while the daemon is away", SOON, gone).await;
+    world.spawn();
+    world.ready().await;
+    let status = cri.exited(&alone).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"), "nobody heard the event");
+    cri.end_pod(&pod).await;
 }

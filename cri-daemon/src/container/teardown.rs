@@ -1,7 +1,8 @@
 //! Ending and removing a container.
 //!
-//! [`Inner::finish`] is what happens when its process ended: the status is written first, because the core forgets the
-//! exit code with the task; then the task is deleted, the log read to its end, and only then everybody is told.
+//! [`Inner::finish`] is what happens when its process ended: whether memory ran out is read from the cgroup, which goes
+//! with the task; the status is written, because the core forgets the exit code with the task; then the task is deleted,
+//! the log read to its end, and only then everybody is told.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ impl Inner {
             State::Created | State::Starting => 0,
         };
         let at = if ended.at == 0 { self.host.now() } else { ended.at };
-        let exit = Exit::of(started_at, at.max(started_at), ended.code, container.life.oom());
+        let oom = container.life.oom() || self.ran_out_of_memory(container, ended.code).await;
+        let exit = Exit::of(started_at, at.max(started_at), ended.code, oom);
         self.end(container, exit).await
     }
 

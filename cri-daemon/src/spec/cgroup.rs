@@ -1,5 +1,7 @@
 //! Where a container's cgroup is.
 
+use std::path::{Path, PathBuf};
+
 use super::SpecError;
 
 /// The driver decides the form, not the look of the parent: `slice:prefix:id` for systemd, a path for cgroupfs.
@@ -27,6 +29,21 @@ pub(super) fn path(parent: &str, id: &str, systemd: bool) -> Result<String, Spec
         return Err(SpecError::invalid(field, problem));
     }
     Ok(format!("{slice}:cri-containerd:{id}"))
+}
+
+/// Where the OCI runtime makes the cgroup of [`path`], below the root of each hierarchy.
+pub fn cgroup_folder(parent: &str, id: &str, systemd: bool) -> Result<PathBuf, SpecError> {
+    let path = path(parent, id, systemd)?;
+    if !systemd {
+        return Ok(path.into());
+    }
+    let slice = path.split(':').next().filter(|slice| !slice.is_empty()).unwrap_or("system.slice");
+    // `a-b.slice` lies in `a.slice`.
+    let name = slice.strip_suffix(".slice").unwrap_or(slice);
+    let ends = name.match_indices('-').map(|(end, _)| end).chain([name.len()]);
+    let mut folder = PathBuf::from("/");
+    folder.extend(ends.filter(|end| *end > 0).map(|end| format!("{}.slice", &name[..end])));
+    Ok(folder.join(Path::new(&format!("cri-containerd-{id}.scope"))))
 }
 
 #[cfg(test)]
@@ -58,5 +75,16 @@ mod tests {
         assert!(path("/kubepods/pod1", "ID", true).unwrap_err().to_string().contains("SystemdCgroup"));
         assert!(path("/a/../b", "ID", false).is_err());
         assert!(path("a:b.slice", "ID", true).is_err(), "it would be read as three parts");
+    }
+
+    #[test]
+    fn folders_hold_their_ancestors() {
+        let folder = |parent: &str, systemd| cgroup_folder(parent, "ID", systemd).unwrap();
+        assert_eq!(folder("/kubepods/pod1", false), Path::new("/kubepods/pod1/ID"));
+        let pod = "/kubepods.slice/kubepods-pod7d2a_1.slice";
+        let expected = "/kubepods.slice/kubepods-pod7d2a_1.slice/cri-containerd-ID.scope";
+        assert_eq!(folder(pod, true), Path::new(expected));
+        assert_eq!(folder("", true), Path::new("/system.slice/cri-containerd-ID.scope"));
+        assert!(cgroup_folder("/a/../b", "ID", true).is_err());
     }
 }

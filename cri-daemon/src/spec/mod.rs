@@ -39,6 +39,7 @@ use shared_proto::cri::v1;
 use crate::host::{AppArmor, HostFacts};
 use crate::selinux::Label;
 
+pub use cgroup::cgroup_folder;
 pub use container::container;
 pub use error::SpecError;
 pub use files::write_files;

@@ -7,6 +7,7 @@
 //! - [`rate`]: how much of a core is used now, from samples that a background task takes.
 //! - [`layers`]: what writable layers take on disk, measured in the background.
 //! - [`network`]: counters of a pod's interfaces.
+//! - [`oom`]: whether memory ran out.
 //! - [`message`]: readings as CRI messages.
 //!
 //! Descriptors are kept for at most [`Stats::limit`] cgroups; those beyond are opened and closed for each look. They
@@ -18,6 +19,7 @@ mod error;
 pub mod layers;
 pub mod message;
 pub mod network;
+mod oom;
 pub mod parse;
 pub mod place;
 mod rate;
