@@ -2,10 +2,11 @@
 //!
 //! "Not found" is no error when something is to end: it has ended then.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use prost_types::Timestamp;
+use prost_types::{Any, Timestamp};
 use shared_proto::containerd::task_types::{Process, Status};
 use shared_proto::containerd::{tasks as t, types};
 use shared_proto::errdefs::ResultExt as _;
@@ -116,6 +117,13 @@ impl Inner {
                 Err(e) => return Err(e).with_context(|| format!("wait for {}", name(id, exec))),
             }
         }
+    }
+
+    /// Changes the resources of a running task. May be made twice: the second finds its values set.
+    pub async fn update_task(&self, id: &str, resources: Any, annotations: BTreeMap<String, String>) -> Result<()> {
+        let request = t::UpdateTaskRequest { container_id: id.to_owned(), resources: Some(resources), annotations };
+        let doing = format!("update task {id}");
+        patient(doing, PROCESS, PATIENCE, || self.core.tasks.update(&self.cx, request.clone())).await
     }
 
     /// Deletes a task that has ended or never ran. `None`: there is none.

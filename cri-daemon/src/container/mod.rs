@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared_proto::containerd::types;
+use shared_proto::cri::v1::LinuxContainerResources;
 
 use crate::instrument::Timeline;
 use crate::logs::LogHandle;
@@ -35,6 +36,8 @@ pub struct Container {
     pub ending: tokio::sync::Mutex<()>,
     /// A stop signal was sent: it is sent once, however often the kubelet asks.
     pub asked_to_stop: AtomicBool,
+    /// Held while its resources are changed.
+    pub updating: tokio::sync::Mutex<()>,
     parts: Mutex<Parts>,
 }
 
@@ -46,6 +49,8 @@ struct Parts {
     log: Option<Arc<LogHandle>>,
     /// `process` of its spec, once an exec needed it.
     process: Option<Arc<serde_json::Value>>,
+    /// Resources that were changed by this process.
+    resources: Option<LinuxContainerResources>,
 }
 
 impl Container {
@@ -63,6 +68,7 @@ impl Container {
             life,
             timeline,
             asked_to_stop: AtomicBool::new(false),
+            updating: tokio::sync::Mutex::default(),
             parts: Mutex::default(),
         }
     }
@@ -82,6 +88,16 @@ impl Container {
 
     pub fn set_process(&self, process: Arc<serde_json::Value>) {
         self.parts().process = Some(process);
+    }
+
+    /// What it is limited to now; `None`: nothing was ever said.
+    pub fn resources(&self) -> Option<LinuxContainerResources> {
+        let changed = self.parts().resources.clone().or_else(|| self.record.resources.clone());
+        changed.or_else(|| self.record.config.linux.as_ref()?.resources.clone())
+    }
+
+    pub fn set_resources(&self, resources: LinuxContainerResources) {
+        self.parts().resources = Some(resources);
     }
 
     /// Its log, while it is being written.

@@ -1,7 +1,7 @@
 //! The record of a container: JSON in the container extension [`EXTENSION`], in containerd's own format.
 //!
 //! It is written before the container's snapshot is made. Keys that containerd does not know (`CreatedAt`, `ImageName`,
-//! `RepoDigest`, `User`) it ignores; keys that we don't know are ignored by us.
+//! `RepoDigest`, `Resources`, `User`) it ignores; keys that we don't know are ignored by us.
 
 use prost_types::Any;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub const EXTENSION: &str = "io.cri-containerd.container.metadata";
 /// The type of its value, as containerd registers it.
 const TYPE: &str = "github.com/containerd/cri/pkg/store/container/Metadata";
 
-/// Everything about a container that does not change while it runs.
+/// Everything about a container but its state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Record {
@@ -47,6 +47,10 @@ pub struct Record {
     /// Unix time, nanoseconds. 0: take that of the core's record.
     #[serde(default)]
     pub created_at: i64,
+    /// The resources that count now, when they were changed. `config` stays as it was asked for: a request that is sent
+    /// again must find itself there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<v1::LinuxContainerResources>,
 }
 
 /// A resolved identity.
@@ -107,6 +111,8 @@ mod tests {
         let mut record = Record::from_any(&any).unwrap();
         record.user = Some(RecordUser { uid: 1, gid: 2, additional_gids: vec![2, 3] });
         record.config.labels.insert("empty".into(), String::new());
+        assert!(!String::from_utf8(record.to_any().unwrap().value).unwrap().contains("Resources"), "none were changed");
+        record.resources = Some(v1::LinuxContainerResources { cpu_shares: 5, ..Default::default() });
         assert_eq!(Record::from_any(&record.to_any().unwrap()).unwrap(), record);
     }
 

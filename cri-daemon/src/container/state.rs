@@ -161,6 +161,21 @@ impl Lifecycle {
         outcome
     }
 
+    /// Why its configuration can't be changed: only that of a container that was created or runs can.
+    pub fn may_change(&self) -> Result<()> {
+        let inside = self.inside.borrow();
+        match (&inside.state, inside.removal) {
+            (State::Created | State::Starting | State::Running { .. }, Removal::No) => Ok(()),
+            (State::Created | State::Starting | State::Running { .. }, Removal::AtWork | Removal::Done) => {
+                Err(Error::precondition(format!("container {} is being removed", self.id)))
+            }
+            (State::Exited(_) | State::Unknown { .. }, _) => {
+                let state = inside.state.name();
+                Err(Error::precondition(format!("container {} is {state}; it must be created or running", self.id)))
+            }
+        }
+    }
+
     /// Starting ─▶ Running.
     pub fn started(&self, pid: u32, started_at: i64) {
         self.change(|state| match state {

@@ -248,6 +248,7 @@ fn stand_in(stored: &Stored) -> Record {
         repo_digest: String::new(),
         user: None,
         created_at: created_at(stored),
+        resources: None,
     }
 }
 

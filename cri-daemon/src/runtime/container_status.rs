@@ -39,11 +39,7 @@ impl Inner {
             annotations: config.annotations.clone(),
             mounts: config.mounts.clone(),
             log_path: record.log_path.clone(),
-            resources: config
-                .linux
-                .as_ref()
-                .and_then(|linux| linux.resources.clone())
-                .map(|linux| v1::ContainerResources { linux: Some(linux), windows: None }),
+            resources: container.resources().map(|linux| v1::ContainerResources { linux: Some(linux), windows: None }),
             user: record.user.as_ref().map(|user| v1::ContainerUser {
                 linux: Some(v1::LinuxContainerUser {
                     uid: user.uid.into(),

@@ -309,6 +309,7 @@ impl Plan {
             repo_digest: self.image.repo_digest.clone(),
             user: Some(user),
             created_at: self.created_at,
+            resources: None,
         }
     }
 }

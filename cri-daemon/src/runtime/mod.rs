@@ -21,6 +21,7 @@ mod status;
 mod stop_container;
 mod stop_pod_sandbox;
 mod stream_lists;
+mod update_container_resources;
 mod update_runtime_config;
 mod version;
 

@@ -87,6 +87,7 @@ service! {
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse, "ListPodSandboxStats", |_| String::new();
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", |r| r.container_id.clone();
         exec_sync(ExecSyncRequest) -> ExecSyncResponse, "ExecSync", |r| r.container_id.clone();
+        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources", |r| r.container_id.clone();
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", |_| String::new();
         status(StatusRequest) -> StatusResponse, "Status", |_| String::new();
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, "RuntimeConfig", |_| String::new();
@@ -98,7 +99,6 @@ service! {
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse as StreamPodSandboxStatsStream, "StreamPodSandboxStats";
     }
     unimplemented {
-        update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources";
         exec(ExecRequest) -> ExecResponse, "Exec";
         attach(AttachRequest) -> AttachResponse, "Attach";
         port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward";

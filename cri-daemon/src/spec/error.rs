@@ -31,6 +31,9 @@ pub enum SpecError {
     Label(#[from] LabelError),
     #[error("encode the spec: {0}")]
     Encode(serde_json::Error),
+    /// A spec that the core has stored.
+    #[error("malformed spec of the container: {0}")]
+    Stored(serde_json::Error),
 }
 
 impl SpecError {
@@ -46,6 +49,7 @@ impl From<SpecError> for Error {
             SpecError::Label(e) => return e.into(),
             SpecError::Invalid { .. } | SpecError::NoSuchAccount { .. } => Code::InvalidArgument,
             SpecError::Unsupported(_) => Code::Unimplemented,
+            SpecError::Stored(_) => Code::FailedPrecondition,
             SpecError::Io { .. } | SpecError::LoadProfile { .. } | SpecError::Rootfs { .. } | SpecError::Encode(_) => {
                 Code::Internal
             }
