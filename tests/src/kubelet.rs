@@ -288,12 +288,13 @@ impl Drop for Kubelet {
     }
 }
 
-/// Secrets and emptyDirs in memory are tmpfs mounts of the kubelet.
+/// Secrets and emptyDirs in memory are tmpfs mounts of the kubelet; its own folder it mounts on itself, to share it.
 fn unmount_volumes(root: &Path) {
     let mut mounts = crate::inventory::mounts(root);
-    mounts.reverse();
-    for mount in mounts {
-        let _ = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH);
+    mounts.insert(0, root.to_owned());
+    for mount in mounts.iter().rev() {
+        // Fails for what is mounted no more. A kubelet that was started again has mounted its folder again.
+        while nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH).is_ok() {}
     }
 }
 
