@@ -238,7 +238,7 @@ async fn the_kubelets_own_api(wiring: Wiring) {
         "talks",
         one(shell("main", "trap 'exit 0' TERM; i=0; while :; do i=$((i+1)); echo $i; usleep 1000; done")),
     );
-    kubelet.add("quiet", one(shell("main", "echo only this; exec nc -lk -p 7777 -e cat")));
+    kubelet.add("quiet", one(shell("main", "echo only this; exec nc -ll -p 7777 -e cat")));
     kubelet.ready("talks").await;
     kubelet.ready("quiet").await;
 
@@ -373,7 +373,7 @@ async fn garbage_is_collected(wiring: Wiring) {
     kubelet.gone(&world, Duration::from_secs(90)).await;
 
     // A disk that is always too full: the kubelet removes what no pod uses, the sandbox image apart.
-    kubelet.restart_with(&["--eviction-hard=imagefs.available<100%", "--minimum-image-ttl-duration=0s"]).await;
+    kubelet.restart_with(&["--eviction-hard=imagefs.available<99%", "--minimum-image-ttl-duration=0s"]).await;
     eventually("unused images are collected", Duration::from_secs(90), || async {
         let left = [cri.find_image(BUSYBOX).await, cri.find_image(e2e::fixtures::DOCKER).await];
         if left.iter().all(Option::is_none) { Ok(()) } else { Err(format!("{left:?}")) }
