@@ -2,8 +2,8 @@
 //!
 //! The kubelet is version 1.20.2 (CRI v1alpha2), built by `tests/scripts/build-kubelet`; `SEAM_KUBELET` names the
 //! binary. It knows no API server and runs the pods whose manifests lie in a folder. Its cgroups are below the
-//! world's own; what it shares with every other kubelet of the machine is `/var/log/pods`, so suites with a kubelet
-//! run one test at a time.
+//! world's own; what it shares with every other kubelet of the machine is `/var/log/pods`, where the node's name keeps
+//! pods apart.
 //!
 //! Formats and ports: <https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/>.
 

@@ -1,7 +1,7 @@
 //! A real kubelet runs static pods on each wiring, over CRI v1alpha2.
 //!
 //! These tests need a kubelet and take minutes, so `cargo test` counts them as ignored; `make test-kubelet` builds
-//! the kubelet, keeps it outside the tree and runs them one at a time. `make test` runs them where it is kept.
+//! the kubelet, keeps it outside the tree and runs them. `make test` runs them where it is kept.
 
 use std::time::{Duration, Instant};
 
