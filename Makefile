@@ -5,13 +5,13 @@ WIRING ?= split
 # ONCE=1 ends `make run` by itself.
 ONCE ?=
 
-# One feature set for everything that is built in a profile, so that nothing is compiled twice.
-MERGED = --features core-daemon/merged
+# One set of packages and features for everything that is built in a profile, so that nothing is compiled twice.
+MERGED = --workspace --features core-daemon/merged
 
 .PHONY: run test test-kubelet compare bench deps bins lint clean
 
 run: deps
-	cargo build --release -p core-daemon -p cri-daemon $(MERGED)
+	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
 	deploy/scripts/demo target/release $(WIRING) $(if $(ONCE),once)
 
 test: deps
@@ -23,7 +23,7 @@ test-kubelet: deps
 
 # What the hop costs: pods in turn in the three wirings; PODS=N, see `-- --help` for more.
 compare: deps
-	cargo build --release -p core-daemon -p cri-daemon -p seam-bench -p e2e $(MERGED)
+	cargo build --release --bins $(MERGED)
 	target/release/compare $(if $(PODS),--pods $(PODS))
 
 bench:
