@@ -83,17 +83,10 @@ impl Task {
         }
     }
 
-    /// An exit, whoever says so. A process that is not known is noted, but its streams must be asked for.
+    /// An exit, whoever says so. Of an exec that is not known nothing is noted: it was deleted before this teller came,
+    /// or it is of an earlier run of the daemon, and then the shim is asked.
     pub fn exited(&self, exec: &str, exit: Exit) {
-        let mut processes = self.processes.lock().expect("processes lock");
-        match processes.get_mut(exec) {
-            Some(process) => process.exited(exit),
-            None => {
-                let mut process = Process::new(exit.pid, State::Stopped(exit), Stdio::default());
-                process.sure = false;
-                processes.insert(exec.to_owned(), process);
-            }
-        }
+        self.with(exec, |process| process.exited(exit));
     }
 
     /// Forgets a process; whoever waits for it is woken.
