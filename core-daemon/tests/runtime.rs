@@ -338,9 +338,10 @@ async fn a_life_from_create_to_delete() {
     assert_eq!(tasks.wait(&ns, &name("c1"), "").await.unwrap(), exit);
     assert!(matches!(rig.state("c1").await, State::Stopped(stored) if stored == exit));
     assert_eq!(code(rig.kill("c1", 15).await), Code::NotFound);
-    assert_eq!(fs::read_to_string(&out).unwrap(), "hello\n");
 
     assert_eq!(rig.delete("c1").await.unwrap(), 7);
+    // A deletion waits for the rest of the output.
+    assert_eq!(fs::read_to_string(&out).unwrap(), "hello\n");
     assert_eq!(code(tasks.get(&ns, &name("c1"), "").await), Code::NotFound);
     assert_eq!(code(rig.delete("c1").await), Code::NotFound);
     assert_eq!(
