@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use shared_proto::cri::v1::*;
 
-use crate::World;
-use crate::cri::image;
-use crate::fixtures::BUSYBOX;
+use crate::cri::{Cri, image};
+use crate::fixtures::{BUSYBOX, PAUSE};
+use crate::{Wiring, World};
 
 impl World {
     /// A pod of this world: its logs, its cgroup.
@@ -51,6 +51,18 @@ impl World {
     pub fn log(&self, pod: &str, container: &str) -> PathBuf {
         self.pod_logs(pod).join(format!("{container}/0.log"))
     }
+}
+
+/// A world with the usual images and one ready pod in it: the world, its client, the pod's configuration and id.
+pub async fn ready(wiring: Wiring, name: &str) -> (World, Cri, PodSandboxConfig, String) {
+    let world = crate::world(wiring).await;
+    let cri = world.cri();
+    for reference in [PAUSE, BUSYBOX] {
+        world.pull(reference).await;
+    }
+    let config = world.pod(name);
+    let pod = cri.run_pod(&config).await;
+    (world, cri, config, pod)
 }
 
 /// A busybox container that runs `argv`.

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use e2e::cri::{Cri, image};
-use e2e::fixtures::{BUSYBOX, DOCKER, PAUSE};
-use e2e::pod::{container, resources, script, security, sleeper};
-use e2e::{Wiring, World, slot, world};
+use e2e::fixtures::DOCKER;
+use e2e::pod::{container, ready, resources, script, security, sleeper};
+use e2e::{Wiring, World, slot};
 use shared_proto::cri::v1::*;
 use tonic::Code;
 
@@ -14,14 +14,9 @@ e2e::wirings!(the_environment_is_as_asked, users_and_rights, resources_are_set, 
 
 /// A world with its images, and one pod that the containers of a test share.
 async fn pod(wiring: Wiring, name: &str) -> (World, Cri, PodSandboxConfig, String) {
-    let world = world(wiring).await;
-    let cri = world.cri();
-    for reference in [PAUSE, BUSYBOX, DOCKER] {
-        world.pull(reference).await;
-    }
-    let config = world.pod(name);
-    let pod = cri.run_pod(&config).await;
-    (world, cri, config, pod)
+    let made = ready(wiring, name).await;
+    made.0.pull(DOCKER).await;
+    made
 }
 
 async fn the_environment_is_as_asked(wiring: Wiring) {

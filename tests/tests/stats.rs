@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use e2e::cri::Cri;
-use e2e::fixtures::{BUSYBOX, PAUSE};
-use e2e::pod::{resources, script, sleeper};
-use e2e::{Wiring, World, eventually, world};
+use e2e::pod::{ready, resources, script, sleeper};
+use e2e::{Wiring, eventually};
 use shared_proto::cri::v1::*;
 
 e2e::wirings!(figures_follow_the_load, lists_are_filtered_and_streamed, memory_that_ran_out_is_told);
@@ -23,17 +22,6 @@ async fn pod_stats(cri: &Cri, id: &str) -> LinuxPodSandboxStats {
 
 fn number(value: Option<UInt64Value>) -> u64 {
     value.map_or(0, |value| value.value)
-}
-
-async fn ready(wiring: Wiring, name: &str) -> (World, Cri, PodSandboxConfig, String) {
-    let world = world(wiring).await;
-    let cri = world.cri();
-    for reference in [PAUSE, BUSYBOX] {
-        world.pull(reference).await;
-    }
-    let config = world.pod(name);
-    let pod = cri.run_pod(&config).await;
-    (world, cri, config, pod)
 }
 
 async fn figures_follow_the_load(wiring: Wiring) {

@@ -3,26 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use e2e::cri::{Answer, Cri};
-use e2e::fixtures::{BUSYBOX, PAUSE};
-use e2e::pod::{resources, script, sleeper};
-use e2e::{Wiring, World, slot, world};
+use e2e::pod::{ready, resources, script, sleeper};
+use e2e::{Wiring, World, slot};
 use shared_proto::cri::v1::*;
 use tonic::Code;
 
 e2e::wirings!(limits_of_a_running_container, limits_before_the_start, a_failed_update_changes_nothing, refused);
 
 const MIB: i64 = 1 << 20;
-
-async fn ready(wiring: Wiring, name: &str) -> (World, Cri, PodSandboxConfig, String) {
-    let world = world(wiring).await;
-    let cri = world.cri();
-    for reference in [PAUSE, BUSYBOX] {
-        world.pull(reference).await;
-    }
-    let config = world.pod(name);
-    let pod = cri.run_pod(&config).await;
-    (world, cri, config, pod)
-}
 
 async fn update(cri: &Cri, id: &str, linux: LinuxContainerResources) -> Answer<()> {
     let request = UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(linux), ..Default::default() };
