@@ -71,7 +71,8 @@ pub struct Paths {
     pub logs: PathBuf,
     pub runc_root: PathBuf,
     mirrors: PathBuf,
-    cni_conf: PathBuf,
+    /// CNI's configuration files.
+    pub cni_conf: PathBuf,
     cni_bin: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! What an operator sees of running daemons: metrics over HTTP, and traces that cross the seam.
+//! What an operator sees of running daemons: metrics over HTTP, traces that cross the seam, and the verbose status.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,13 +8,21 @@ use std::time::Duration;
 use e2e::config::Options;
 use e2e::fixtures::PAUSE;
 use e2e::registry::free_port;
-use e2e::{Wiring, World, eventually};
+use e2e::{Wiring, World, eventually, world};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use serde_json::Value;
+use shared_proto::cri::v1::{RunPodSandboxRequest, RuntimeCondition, StatusRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-e2e::wirings!(everything_is_counted, one_trace_spans_the_seam);
+e2e::wirings!(
+    everything_is_counted,
+    one_trace_spans_the_seam,
+    the_status_shows_what_is_in_force,
+    a_broken_network_file_is_named_and_hides_nothing,
+    handlers_are_listed_and_others_refused
+);
 
 async fn scrape(address: &str) -> String {
     let mut client = tokio::net::TcpStream::connect(address).await.expect("connect to the metrics");
@@ -124,4 +132,76 @@ async fn one_trace_spans_the_seam(wiring: Wiring) {
     assert_eq!(names, ["core/Tasks.start", "port/Tasks.start", "cri/RunPodSandbox"]);
     let two = line[0].1 != line[2].1;
     assert_eq!(two, wiring == Wiring::Split, "two daemons have sent it: {line:?}");
+}
+
+/// A part of the verbose status, and the condition of the network.
+async fn status(world: &World, key: &str) -> (Value, RuntimeCondition) {
+    let answer = world.cri().status(StatusRequest { verbose: true }).await;
+    let text = answer.info.get(key).unwrap_or_else(|| panic!("{key} is not in {:?}", answer.info.keys()));
+    let value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{key} is no JSON: {e}: {text}"));
+    let conditions = answer.status.expect("a status").conditions;
+    let network = conditions.into_iter().find(|c| c.r#type == "NetworkReady").expect("the network's condition");
+    (value, network)
+}
+
+async fn the_status_shows_what_is_in_force(wiring: Wiring) {
+    let world = world(wiring).await;
+    let (config, _) = status(&world, "config").await;
+    assert_eq!(config["root"].as_str(), world.paths.root.to_str(), "{config}");
+    assert_eq!(config["cri"]["wiring"].as_str(), Some(wiring.name()), "{config}");
+    // Whatever form the file has, what is in force is shown in the new one.
+    let images = &config["plugins"]["io.containerd.cri.v1.images"];
+    assert_eq!(images["pinned_images"]["sandbox"].as_str(), Some(PAUSE), "{config}");
+    let (cni, network) = status(&world, "cniconfig").await;
+    assert_eq!(cni["PluginConfDir"].as_str(), world.paths.cni_conf.to_str(), "{cni}");
+    assert_eq!(cni["Networks"][0]["name"].as_str(), Some(world.slot.name().as_str()), "{cni}");
+    assert!(network.status && network.message.is_empty(), "{network:?}");
+    assert_eq!(status(&world, "lastCNILoadStatus").await.0.as_str(), Some("OK"));
+    assert_eq!(status(&world, "seam").await.0["wiring"].as_str(), Some(wiring.name()));
+}
+
+async fn a_broken_network_file_is_named_and_hides_nothing(wiring: Wiring) {
+    let world = world(wiring).await;
+    let cri = world.cri();
+    world.pull(PAUSE).await;
+    let broken = world.paths.cni_conf.join("05-broken.conflist");
+    std::fs::write(&broken, "{ \"name\": ").expect("write a broken network");
+    let (last, network) = status(&world, "lastCNILoadStatus").await;
+    assert!(last.as_str().is_some_and(|last| last.contains("05-broken.conflist")), "{last}");
+    assert!(network.status && network.message.contains("05-broken.conflist"), "{network:?}");
+    let pod = cri.run_pod(&world.pod("beside-broken")).await;
+    assert!(!cri.pod_ip(&pod).await.is_empty());
+    cri.end_pod(&pod).await;
+
+    // Alone, it is why no pod can run; without it, there is none to name.
+    std::fs::remove_file(world.paths.cni_conf.join("10-seam.conflist")).expect("remove the network");
+    let (last, network) = status(&world, "lastCNILoadStatus").await;
+    assert!(last.as_str().is_some_and(|last| last.contains("05-broken.conflist")), "{last}");
+    assert!(!network.status && network.message.contains("05-broken.conflist"), "{network:?}");
+    std::fs::remove_file(&broken).expect("remove the broken network");
+    let (last, network) = status(&world, "lastCNILoadStatus").await;
+    let folder = world.paths.cni_conf.display().to_string();
+    assert!(last.as_str().is_some_and(|last| last.contains(&folder) && !last.contains("broken")), "{last}");
+    assert!(!network.status && network.message.contains(&folder), "{network:?}");
+}
+
+async fn handlers_are_listed_and_others_refused(wiring: Wiring) {
+    let world = world(wiring).await;
+    let cri = world.cri();
+    world.pull(PAUSE).await;
+    let handlers = cri.status(StatusRequest::default()).await.runtime_handlers;
+    let names: Vec<_> = handlers.iter().map(|handler| handler.name.as_str()).collect();
+    assert_eq!(names, ["", "runc"]);
+    // Each that is listed runs pods, and what is not listed does not.
+    for (handler, name) in [("", "usual"), ("runc", "named")] {
+        let config = Some(world.pod(name));
+        let request = RunPodSandboxRequest { config, runtime_handler: handler.into() };
+        let pod = cri.run_pod_sandbox(request).await.pod_sandbox_id;
+        cri.end_pod(&pod).await;
+    }
+    let request = RunPodSandboxRequest { config: Some(world.pod("other")), runtime_handler: "kata".into() };
+    let refused = cri.try_run_pod_sandbox(request).await.expect_err("an unknown handler");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused:?}");
+    assert!(refused.message().contains("\"kata\""), "{refused:?}");
+    assert!(cri.list_pods(Default::default()).await.is_empty());
 }

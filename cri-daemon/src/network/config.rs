@@ -47,17 +47,43 @@ pub(super) fn look(dir: &Path) -> io::Result<Look> {
     Ok(Look(files))
 }
 
-/// Reads the first `max` files; 0 = all. One bad file among them is an error. Blocks.
-pub(super) fn load(look: &Look, max: usize) -> Result<Vec<List>, NetworkError> {
-    let max = if max == 0 { usize::MAX } else { max };
-    look.0.iter().take(max).map(|(file, ..)| read(file)).collect()
+/// What a folder's files say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Loaded {
+    pub look: Look,
+    pub lists: Vec<List>,
+    /// Files that are left out, and why.
+    pub bad: Vec<(PathBuf, String)>,
 }
 
-fn read(file: &Path) -> Result<List, NetworkError> {
-    let bad = |problem: String| NetworkError::Config { file: file.to_owned(), problem };
-    let text = fs::read(file).map_err(|e| bad(e.to_string()))?;
-    let value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-    List::parse(value).map_err(bad)
+/// Reads files until `max` of them are networks; 0 = all. A bad file takes no place from a good one. Blocks.
+pub(super) fn load(look: Look, max: usize) -> Loaded {
+    let max = if max == 0 { usize::MAX } else { max };
+    let (mut lists, mut bad) = (Vec::new(), Vec::new());
+    for (file, ..) in &look.0 {
+        if lists.len() == max {
+            break;
+        }
+        match read(file) {
+            Ok(list) => lists.push(list),
+            Err(problem) => bad.push((file.clone(), problem)),
+        }
+    }
+    Loaded { look, lists, bad }
+}
+
+fn read(file: &Path) -> Result<List, String> {
+    let text = fs::read(file).map_err(|e| e.to_string())?;
+    List::parse(serde_json::from_slice(&text).map_err(|e| e.to_string())?)
+}
+
+impl Loaded {
+    /// The bad files, as errors.
+    pub fn problems(&self) -> Vec<NetworkError> {
+        let problem =
+            |(file, problem): &(PathBuf, String)| NetworkError::Config { file: file.clone(), problem: problem.clone() };
+        self.bad.iter().map(problem).collect()
+    }
 }
 
 impl List {
@@ -131,15 +157,21 @@ mod tests {
         put("00-readme.txt", "no configuration");
         put("30-c.json", "{");
         let names = |max| {
-            let lists = load(&look(dir.path()).unwrap(), max);
-            lists.map(|lists| {
-                lists.into_iter().map(|l| format!("{} {} {}", l.name, l.version, l.plugins.len())).collect()
-            })
+            let loaded = load(look(dir.path()).unwrap(), max);
+            let names: Vec<_> =
+                loaded.lists.iter().map(|l| format!("{} {} {}", l.name, l.version, l.plugins.len())).collect();
+            (names, loaded.problems().iter().map(ToString::to_string).collect::<Vec<_>>())
         };
-        assert_eq!(names(1).unwrap(), ["a 1.0.0 2"]);
-        assert_eq!(names(2).unwrap(), ["a 1.0.0 2", "b 0.4.0 1"]);
-        let bad: Result<Vec<String>, _> = names(0);
-        assert!(bad.unwrap_err().to_string().contains("30-c.json"));
+        let (first, both) = (vec!["a 1.0.0 2".to_owned()], vec!["a 1.0.0 2".to_owned(), "b 0.4.0 1".to_owned()]);
+        assert_eq!(names(1), (first.clone(), vec![]));
+        assert_eq!(names(2), (both.clone(), vec![]));
+        let (good, bad) = names(0);
+        assert_eq!(good, both);
+        assert!(bad.len() == 1 && bad[0].contains("30-c.json"), "{bad:?}");
+        put("05-half.conflist", "{");
+        let (good, bad) = names(1);
+        assert_eq!(good, first);
+        assert!(bad.len() == 1 && bad[0].contains("05-half.conflist"), "{bad:?}");
         let before = look(dir.path()).unwrap();
         put("20-b.conf", r#"{"name":"longer","type":"ptp"}"#);
         assert_ne!(look(dir.path()).unwrap(), before);

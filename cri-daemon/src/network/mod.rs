@@ -1,6 +1,6 @@
 //! Pod networks by CNI: plugins are executed, results cached in libcni's format.
 //!
-//! - [`config`]: the files of `conf_dir`; read again when the folder looks different.
+//! - [`config`]: the files of `conf_dir`; read again when the folder looks different. Bad ones are left out, and named.
 //! - [`plugin`]: one execution, with a deadline. [`args`]: what a plugin is told.
 //! - [`cache`]: what was set up, with its configuration: taken back with it even when the configuration has changed.
 //! - [`result`]: addresses from results. [`template`]: the configuration that a kubelet's pod CIDR fills in.
@@ -33,7 +33,7 @@ pub use error::NetworkError;
 pub use result::{CniResult, Interface, IpConfig};
 
 use crate::metrics::Metrics;
-use config::{List, Look};
+use config::{List, Loaded};
 
 /// Where libcni keeps its results, and so where other runtimes find ours.
 pub const CACHE_DIR: &str = "/var/lib/cni";
@@ -48,14 +48,8 @@ pub struct Network {
     cache_dir: PathBuf,
     deadline: Duration,
     metrics: Metrics,
-    loaded: Mutex<Option<Loaded>>,
-}
-
-/// The files as last read.
-#[derive(Clone)]
-struct Loaded {
-    look: Look,
-    lists: Arc<Vec<List>>,
+    /// The files as last read.
+    loaded: Mutex<Option<Arc<Loaded>>>,
 }
 
 /// A pod, as plugins see it.
@@ -96,8 +90,8 @@ pub struct Setup {
 /// Whether pods can get a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkStatus {
-    /// The names of the networks in use.
-    Ready(Vec<String>),
+    /// The names of the networks in use, and what is wrong with the files that are left out.
+    Ready { networks: Vec<String>, left_out: Vec<String> },
     /// Why not, in one sentence.
     NotReady(String),
 }
@@ -122,9 +116,9 @@ impl Network {
 
     /// Gives the pod its network. On an error everything is taken back first.
     pub async fn setup(&self, pod: &PodNetwork) -> Result<Setup, NetworkError> {
-        let lists = self.lists().await?;
+        let loaded = self.load().await?;
         let mut timings = Vec::new();
-        match self.add_all(pod, &lists, &mut timings).await {
+        match self.add_all(pod, &loaded.lists, &mut timings).await {
             Ok((result, ips)) => Ok(Setup { ips, result, timings }),
             Err(error) => match self.teardown(pod).await {
                 Ok(_) => Err(error),
@@ -162,9 +156,9 @@ impl Network {
         let mut entries = shared_sys::blocking(move || cache::of(&dir, &id)).await?;
         if entries.is_empty() {
             // Made by somebody who kept no record, or not at all: the present configuration is the best guess.
-            let lists = self.lists().await.unwrap_or_default();
+            let loaded = self.load().await.unwrap_or_default();
             let guess = |(index, list): (usize, &List)| cache::Entry::new(list, pod, &interface(index));
-            entries = lists.iter().enumerate().map(guess).collect();
+            entries = loaded.lists.iter().enumerate().map(guess).collect();
         }
         let mut timings = Vec::new();
         let mut errors = Vec::new();
@@ -186,31 +180,35 @@ impl Network {
 
     /// Reads the configuration again if the folder changed; ready if every plugin is there, too.
     pub async fn status(&self) -> NetworkStatus {
-        let lists = match self.lists().await {
-            Ok(lists) => lists,
+        let loaded = match self.load().await {
+            Ok(loaded) => loaded,
             Err(e) => return NetworkStatus::NotReady(format!("cni plugin not initialized: {e}")),
         };
         let bin_dirs = self.cni.bin_dirs.clone();
         shared_sys::blocking(move || {
-            for plugin in lists.iter().flat_map(|list| &list.plugins) {
+            for plugin in loaded.lists.iter().flat_map(|list| &list.plugins) {
                 if let Err(e) = plugin::find(config::kind(plugin), &bin_dirs) {
                     return NetworkStatus::NotReady(e.to_string());
                 }
             }
-            NetworkStatus::Ready(lists.iter().map(|list| list.name.clone()).collect())
+            NetworkStatus::Ready {
+                networks: loaded.lists.iter().map(|list| list.name.clone()).collect(),
+                left_out: loaded.problems().iter().map(ToString::to_string).collect(),
+            }
         })
         .await
     }
 
     /// The configuration in use, for verbose status.
     pub async fn describe(&self) -> Value {
-        let lists = self.lists().await.map(|lists| lists.iter().map(|list| list.source.clone()).collect::<Vec<_>>());
+        let loaded = self.load().await.unwrap_or_default();
+        let networks: Vec<_> = loaded.lists.iter().map(|list| &list.source).collect();
         json!({
             "PluginDirs": self.cni.bin_dirs,
             "PluginConfDir": self.cni.conf_dir,
             "PluginMaxConfNum": self.cni.max_conf_num,
             "Prefix": "eth",
-            "Networks": lists.unwrap_or_default(),
+            "Networks": networks,
         })
     }
 
@@ -221,7 +219,8 @@ impl Network {
             return Err(NetworkError::Cidr { cidr: bad.clone() });
         }
         let file = self.cni.conf_template.clone();
-        if cidrs.is_empty() || file.as_os_str().is_empty() || matches!(self.status().await, NetworkStatus::Ready(_)) {
+        if cidrs.is_empty() || file.as_os_str().is_empty() || matches!(self.status().await, NetworkStatus::Ready { .. })
+        {
             return Ok(());
         }
         let dir = self.cni.conf_dir.clone();
@@ -240,34 +239,31 @@ impl Network {
     }
 
     /// The networks to set up; never none.
-    async fn lists(&self) -> Result<Arc<Vec<List>>, NetworkError> {
+    async fn load(&self) -> Result<Arc<Loaded>, NetworkError> {
         let known = self.loaded().clone();
         let (dir, max) = (self.cni.conf_dir.clone(), self.cni.max_conf_num);
-        let fresh = shared_sys::blocking(move || {
+        let loaded = shared_sys::blocking(move || {
             let look =
                 config::look(&dir).map_err(|e| NetworkError::Config { file: dir.clone(), problem: e.to_string() })?;
-            match known {
-                Some(known) if known.look == look => Ok(known),
-                _ => config::load(&look, max).map(|lists| Loaded { look, lists: Arc::new(lists) }),
-            }
+            Ok(match known {
+                Some(known) if known.look == look => known,
+                Some(_) | None => {
+                    let loaded = config::load(look, max);
+                    loaded.problems().iter().for_each(|problem| tracing::warn!("left out: {problem}"));
+                    Arc::new(loaded)
+                }
+            })
         })
-        .await;
-        let fresh = match fresh {
-            Ok(fresh) => fresh,
-            Err(e) => {
-                *self.loaded() = None;
-                return Err(e);
-            }
-        };
-        let lists = fresh.lists.clone();
-        *self.loaded() = Some(fresh);
-        match lists.is_empty() {
-            true => Err(NetworkError::NoConfig { dir: self.cni.conf_dir.clone() }),
-            false => Ok(lists),
+        .await?;
+        *self.loaded() = Some(loaded.clone());
+        if loaded.lists.is_empty() {
+            NetworkError::all(loaded.problems())?;
+            return Err(NetworkError::NoConfig { dir: self.cni.conf_dir.clone() });
         }
+        Ok(loaded)
     }
 
-    fn loaded(&self) -> std::sync::MutexGuard<'_, Option<Loaded>> {
+    fn loaded(&self) -> std::sync::MutexGuard<'_, Option<Arc<Loaded>>> {
         self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -49,6 +49,10 @@ impl World {
     }
 }
 
+fn ready(network: &str) -> NetworkStatus {
+    NetworkStatus::Ready { networks: vec![network.into()], left_out: vec![] }
+}
+
 fn pod(id: &str, netns: &Path) -> PodNetwork {
     PodNetwork {
         id: id.into(),
@@ -90,7 +94,7 @@ async fn a_pod_gets_an_address_and_gives_it_back() {
     let pod = pod("pod-real", &netns);
     assert!(matches!(world.network.setup(&pod).await, Err(NetworkError::NoConfig { .. })));
     world.conf("10-net.conflist", &bridge(&world, "crispecbr0", "10.231.0.0/24"));
-    assert_eq!(world.network.status().await, NetworkStatus::Ready(vec!["crispecbr0".into()]));
+    assert_eq!(world.network.status().await, ready("crispecbr0"));
 
     let setup = world.network.setup(&pod).await.unwrap();
     assert_eq!(setup.ips.len(), 1);
@@ -229,7 +233,7 @@ async fn the_kubelets_cidr_fills_the_template() {
     world.network.cni.conf_template = template;
     assert!(matches!(world.network.set_pod_cidr("10.1.0.0").await, Err(NetworkError::Cidr { .. })));
     world.network.set_pod_cidr("10.1.0.0/16, fd00::/64").await.unwrap();
-    assert_eq!(world.network.status().await, NetworkStatus::Ready(vec!["k".into()]));
+    assert_eq!(world.network.status().await, ready("k"));
     let file = world.dir.path().join("conf").join(RENDERED);
     let before = fs::read_to_string(&file).unwrap();
     assert!(before.contains(r#"[{"subnet":"10.1.0.0/16"}],[{"subnet":"fd00::/64"}]"#), "{before}");

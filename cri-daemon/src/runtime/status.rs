@@ -45,7 +45,8 @@ impl Cri {
         // Our own rendering always parses; were it not so, the answer would only be poorer.
         let config = toml::from_str::<Value>(&shared_config::render(&inner.config)).unwrap_or_default();
         let last_load = match network {
-            NetworkStatus::Ready(_) => "OK".to_owned(),
+            NetworkStatus::Ready { left_out, .. } if left_out.is_empty() => "OK".to_owned(),
+            NetworkStatus::Ready { left_out, .. } => left_out.join("; "),
             NetworkStatus::NotReady(reason) => reason.clone(),
         };
         let info = [
@@ -83,12 +84,17 @@ fn runtime(server: &Result<ServerResponse, Error>) -> v1::RuntimeCondition {
     condition("RuntimeReady", server.as_ref().err().map(|e| ("CoreNotReady", e.message.clone())))
 }
 
+/// Files that are left out make no difference to the kubelet, but are said.
 fn network(network: &NetworkStatus) -> v1::RuntimeCondition {
-    let problem = match network {
-        NetworkStatus::Ready(_) => None,
-        NetworkStatus::NotReady(reason) => Some(("NetworkPluginNotReady", reason.clone())),
-    };
-    condition("NetworkReady", problem)
+    const KIND: &str = "NetworkReady";
+    match network {
+        NetworkStatus::Ready { left_out, .. } if left_out.is_empty() => condition(KIND, None),
+        NetworkStatus::Ready { left_out, .. } => {
+            let told = condition(KIND, Some(("NetworkConfigurationLeftOut", left_out.join("; "))));
+            v1::RuntimeCondition { status: true, ..told }
+        }
+        NetworkStatus::NotReady(reason) => condition(KIND, Some(("NetworkPluginNotReady", reason.clone()))),
+    }
 }
 
 fn deprecations(server: &Result<ServerResponse, Error>) -> v1::RuntimeCondition {
@@ -114,5 +120,8 @@ mod tests {
         let no_network = network(&NetworkStatus::NotReady("no configuration in /etc/cni/net.d".into()));
         assert_eq!((no_network.r#type.as_str(), no_network.status), ("NetworkReady", false));
         assert!(no_network.message.contains("/etc/cni/net.d"));
+        let left_out = vec!["network configuration 05-half.conflist: EOF".into()];
+        let partly = network(&NetworkStatus::Ready { networks: vec!["pods".into()], left_out });
+        assert!(partly.status && partly.message.contains("05-half.conflist"), "{partly:?}");
     }
 }
