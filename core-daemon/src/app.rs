@@ -141,6 +141,11 @@ async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
 
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     parts.puller.stop();
+    // Ends the streams while the core still answers: they have commands to kill.
+    #[cfg(feature = "merged")]
+    if let Some(cri) = &cri {
+        cri.end_streams(DRAIN).await;
+    }
     stop.cancel();
     if let Err(why) = signals.let_finish(DRAIN, grpc).await {
         tracing::warn!(%why, "calls that still run are cut");

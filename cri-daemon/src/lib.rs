@@ -11,6 +11,7 @@
 //! - [`events`]: exits, as the core tells them.          - [`recover`]: what a restart finds.
 //! - [`spec`], [`network`], [`logs`], [`host`]: the OCI spec, CNI, container logs, the machine.
 //! - [`stats`]: what containers and pods use.
+//! - [`streaming`]: exec over SPDY and WebSocket; `command`: an exec process.
 //! - [`instrument`]: where a start's time went.     - [`metrics`]: what Prometheus is told.
 //! - [`store`], [`names`]: look-up by id prefix; one request under a name at a time.
 //! - [`server`]: CRI over gRPC, v1 and v1alpha2.
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod call;
+mod command;
 pub mod container;
 pub mod events;
 pub mod host;
@@ -39,6 +41,7 @@ mod signal;
 pub mod spec;
 pub mod stats;
 pub mod store;
+pub mod streaming;
 #[cfg(test)]
 mod testing;
 mod versioned;
@@ -87,6 +90,7 @@ pub(crate) struct Inner {
     pub container_names: Names<runtime::ContainerRequest, String>,
     pub exits: events::Handlers,
     pub stats: Arc<stats::Stats>,
+    pub streams: streaming::Streams,
     pub sandboxes: pod::Store,
     pub containers: container::Store,
     /// Work that outlives its caller; drained at the end.
@@ -135,6 +139,7 @@ impl Cri {
             container_names: Names::new("container"),
             exits: events::Handlers::default(),
             stats: Arc::default(),
+            streams: streaming::Streams::default(),
             work: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             ready: watch::Sender::new(false),
@@ -150,6 +155,7 @@ impl Cri {
         let events = self.subscribe().await?;
         self.0.images.start(&self.0.work, self.0.shutdown.clone()).await?;
         self.recover().await?;
+        self.start_streaming().await?;
         self.0.ready.send_replace(true);
         self.0.work.spawn(self.clone().follow(events));
         self.0.work.spawn(self.clone().follow_stats());
@@ -173,8 +179,9 @@ impl Cri {
         }
     }
 
-    /// [`Cri::drain`], but not longer than `limit`, then [`Cri::leave`].
+    /// [`Cri::end_streams`] and [`Cri::drain`], neither for longer than `limit`, then [`Cri::leave`].
     pub async fn stop(&self, limit: Duration) {
+        self.end_streams(limit).await;
         if tokio::time::timeout(limit, self.drain()).await.is_err() {
             tracing::warn!(left = self.left(), "stopped with work under way; the next start finishes it");
         }

@@ -56,6 +56,8 @@ calls! {
     runtime: try_list_containers, list_containers(ListContainersRequest) -> ListContainersResponse;
     runtime: try_exec_sync, exec_sync(ExecSyncRequest) -> ExecSyncResponse;
     runtime: try_exec, exec(ExecRequest) -> ExecResponse;
+    runtime: try_attach, attach(AttachRequest) -> AttachResponse;
+    runtime: try_port_forward, port_forward(PortForwardRequest) -> PortForwardResponse;
     runtime: try_checkpoint_container, checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     runtime: try_reopen_container_log, reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
     runtime: try_container_stats, container_stats(ContainerStatsRequest) -> ContainerStatsResponse;

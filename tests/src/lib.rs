@@ -12,6 +12,7 @@
 //! - [`cri`], [`pod`]: a CRI client, and the requests that a kubelet would send.
 //! - [`cases`]: many small containers in one pod, counted, for the conformance suite.
 //! - [`kubelet`]: a real kubelet on the world's CRI socket.
+//! - [`streaming`]: SPDY and WebSocket clients for the addresses that Exec answers.
 //! - [`ctr`]: Debian's client. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
 //!
 //! Everything here panics with a message that names the thing: a harness that returns errors hides them.
@@ -37,6 +38,7 @@ pub mod pod;
 pub mod random;
 pub mod registry;
 pub mod slot;
+pub mod streaming;
 pub mod wait;
 pub mod world;
 

@@ -273,8 +273,11 @@ async fn the_node_is_ready(wiring: Wiring) {
         runtime_config: Some(RuntimeConfig { network_config: Some(NetworkConfig { pod_cidr: "10.9.0.0/24".into() }) }),
     })
     .await;
-    let exec = ExecRequest { container_id: "x".into(), cmd: vec!["true".into()], stdout: true, ..Default::default() };
-    assert_eq!(cri.try_exec(exec).await.expect_err("not offered yet").code(), tonic::Code::Unimplemented);
+    let later = CheckpointContainerRequest { container_id: "x".into(), ..Default::default() };
+    assert_eq!(
+        cri.try_checkpoint_container(later).await.expect_err("not offered yet").code(),
+        tonic::Code::Unimplemented
+    );
     network_lost_and_found(&world, &cri).await;
 }
 

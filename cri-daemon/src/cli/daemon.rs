@@ -86,6 +86,8 @@ async fn serve(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
     };
     tracing::info!("stopping");
     notify(&[NotifyState::Stopping]);
+    // Kills the commands of clients that are connected.
+    cri.end_streams(DRAIN).await;
     stop.cancel();
     match signals.let_finish(DRAIN, &mut server).await {
         Ok(served) => served.context("the server failed")?.context("serve CRI")?,

@@ -19,7 +19,7 @@
 //! error in the daemon's own log, until the log can be written again. Lines without a limit are split at 16 MiB.
 //!
 //! All logs share a few blocking threads; each costs one sleeping task and four files. What is in a FIFO when its shim
-//! closes it while no daemon runs is kept by the [`keeper`].
+//! closes it while no daemon runs is kept by the [`keeper`]. Clients that are attached read at a [`tap`].
 
 mod file;
 mod format;
@@ -27,6 +27,7 @@ mod journal;
 pub mod keeper;
 mod pump;
 mod stream;
+pub mod tap;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use keeper::Keeper;
 use pump::Pump;
+use tap::{Tap, Taps};
 use task::{Command, Task};
 
 /// Blocking threads that logs may hold at a time: a disk that hangs must not take those of everybody.
@@ -70,6 +72,7 @@ pub struct Logs {
 /// One container's log. Dropping it is the same as [`LogHandle::detach`], without waiting for it.
 pub struct LogHandle {
     commands: mpsc::Sender<Command>,
+    taps: Taps,
 }
 
 /// The FIFOs of one log, in the keeper's hands.
@@ -124,8 +127,10 @@ impl Logs {
         let id = input.id.clone();
         let paths = [&input.stdout, &input.stderr].into_iter().flatten().cloned().collect();
         let held = Keep { keeper: self.keeper.clone(), fifos: paths };
+        let taps = Taps::default();
+        let feed = taps.feed();
         let (pump, held) = shared_sys::blocking(move || {
-            let pump = Pump::open(&input)?;
+            let pump = Pump::open(&input, feed)?;
             held.hold();
             Ok::<_, io::Error>((pump, held))
         })
@@ -135,7 +140,7 @@ impl Logs {
         let task = Task { id, pump, commands, slots: self.slots.clone(), held };
         // Owned by its handle: it ends when that is dropped.
         tokio::spawn(task.run(fifos));
-        Ok(LogHandle { commands: sender })
+        Ok(LogHandle { commands: sender, taps })
     }
 }
 
@@ -146,6 +151,11 @@ impl LogHandle {
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the log has ended");
         self.commands.send(Command::Reopen(reply)).await.map_err(|_| ended())?;
         done.await.map_err(|_| ended())?
+    }
+
+    /// What the container writes from now on, beside the log.
+    pub fn tap(&self) -> Tap {
+        self.taps.tap()
     }
 
     /// Waits until everything that the container wrote is in the log. Call it once the task is deleted, that is, when

@@ -14,6 +14,7 @@ use super::file::LogFile;
 use super::format::{Ending, entries};
 use super::journal::{Batch, Journal, Record};
 use super::stream::{Stream, Writer, with_suffix};
+use super::tap::{Feed, Output};
 
 /// Bytes that one turn moves before others get theirs.
 const TURN: usize = 1 << 20;
@@ -27,6 +28,7 @@ const TRIM: u64 = 1 << 20;
 const NO_LIMIT: usize = 16 << 20;
 
 const NAMES: [&str; 2] = ["stdout", "stderr"];
+const OUTPUTS: [Output; 2] = [Output::Stdout, Output::Stderr];
 
 /// What a turn came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(super) struct Pump {
     streams: [Option<Stream>; 2],
     journal: (PathBuf, Journal),
     log: Option<LogFile>,
+    /// Who else reads the output.
+    feed: Feed,
     pending: Option<Pending>,
     /// Bytes given up since the log last took any.
     lost: u64,
@@ -64,7 +68,7 @@ struct Pending {
 
 impl Pump {
     /// Opens everything, and finishes the batch that was on its way when a former pump died.
-    pub fn open(input: &LogInput) -> io::Result<Self> {
+    pub fn open(input: &LogInput, feed: Feed) -> io::Result<Self> {
         let paths = [input.stdout.as_deref(), input.stderr.as_deref()];
         let first = paths.iter().flatten().next().ok_or_else(|| io::Error::other("a log without a stream"))?;
         let journal_path = with_suffix(first, ".journal");
@@ -81,6 +85,7 @@ impl Pump {
             streams,
             journal: (journal_path, journal),
             log: input.log_path.as_deref().map(LogFile::open).transpose()?,
+            feed,
             pending: None,
             lost: 0,
             stale: true,
@@ -140,7 +145,12 @@ impl Pump {
 
     /// Step 1: from the FIFO to the spool; how many bytes.
     fn stage(&mut self, index: usize, last: bool) -> io::Result<usize> {
-        self.streams[index].as_mut().map_or(Ok(0), |stream| stream.stage(last))
+        let Some(stream) = self.streams[index].as_mut() else { return Ok(0) };
+        let moved = stream.stage(last)?;
+        if moved > 0 {
+            self.feed.give(OUTPUTS[index], || stream.read(stream.size - moved as u64..stream.size));
+        }
+        Ok(moved)
     }
 
     /// Steps 2 and 3, for all whole entries in the spool: announce a batch, append it.

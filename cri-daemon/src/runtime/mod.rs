@@ -3,14 +3,17 @@
 //! A call that changes something is checked first and then runs as a task of its own, so that a kubelet whose deadline
 //! passed cancels nothing half-way; it may ask again and joins or finds the outcome.
 
+mod attach;
 mod container_stats;
 mod container_status;
 mod create_container;
-mod exec_sync;
+mod exec;
+pub(crate) mod exec_sync;
 mod list_containers;
 mod list_pod_sandbox;
 mod pod_sandbox_stats;
 mod pod_sandbox_status;
+mod port_forward;
 mod remove_container;
 mod remove_pod_sandbox;
 mod reopen_container_log;
@@ -50,7 +53,7 @@ pub struct ContainerRequest {
 }
 
 /// A new id: 64 hex digits, as cAdvisor looks for them in cgroup names.
-fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
@@ -66,7 +69,7 @@ fn info(info: &serde_json::Value, timeline: &crate::instrument::Timeline) -> BTr
 }
 
 /// The runtime spec in a record, for a verbose answer.
-fn spec_json(record: &shared_proto::containerd::containers::Container) -> serde_json::Value {
+pub(crate) fn spec_json(record: &shared_proto::containerd::containers::Container) -> serde_json::Value {
     let spec = record.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
     serde_json::from_slice(spec).unwrap_or_default()
 }

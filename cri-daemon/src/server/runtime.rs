@@ -88,6 +88,9 @@ service! {
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse, "ReopenContainerLog", |r| r.container_id.clone();
         exec_sync(ExecSyncRequest) -> ExecSyncResponse, "ExecSync", |r| r.container_id.clone();
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse, "UpdateContainerResources", |r| r.container_id.clone();
+        exec(ExecRequest) -> ExecResponse, "Exec", |r| r.container_id.clone();
+        attach(AttachRequest) -> AttachResponse, "Attach", |r| r.container_id.clone();
+        port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward", |r| r.pod_sandbox_id.clone();
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", |_| String::new();
         status(StatusRequest) -> StatusResponse, "Status", |_| String::new();
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, "RuntimeConfig", |_| String::new();
@@ -99,9 +102,6 @@ service! {
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse as StreamPodSandboxStatsStream, "StreamPodSandboxStats";
     }
     unimplemented {
-        exec(ExecRequest) -> ExecResponse, "Exec";
-        attach(AttachRequest) -> AttachResponse, "Attach";
-        port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward";
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse, "CheckpointContainer";
         list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse, "ListMetricDescriptors";
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse, "ListPodSandboxMetrics";

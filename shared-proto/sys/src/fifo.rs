@@ -38,6 +38,12 @@ pub fn open_write(path: &Path) -> io::Result<File> {
     open(path, OFlags::WRONLY)
 }
 
+/// Whether somebody has the reading end open. Whoever asks must hold a writing end: the moment of asking would be
+/// taken for the end of all writers.
+pub fn has_reader(path: &Path) -> bool {
+    open_write(path).is_ok()
+}
+
 /// Opens both ends at once: the pipe and what is in it live on while this file is open.
 pub fn open_both(path: &Path) -> io::Result<File> {
     open(path, OFlags::RDWR)
@@ -115,7 +121,9 @@ mod tests {
         make(&path, 0o600).unwrap();
         make(&path, 0o600).unwrap();
         assert_eq!(open_write(&path).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        assert!(!has_reader(&path));
         let reader = open_read(&path).unwrap();
+        assert!(has_reader(&path));
         let mut spool = File::create_new(dir.path().join("spool")).unwrap();
         assert_eq!(move_to_file(&reader, &spool, 0, 100).unwrap(), Moved::NoWriter);
         let mut writer = open_write(&path).unwrap();

@@ -20,6 +20,20 @@ pub fn run_in<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io::Resu
     })
 }
 
+/// A TCP socket, not connected yet and non-blocking, of the network namespace at `path`; `None`: the caller's. It stays
+/// in that namespace whoever uses it. Blocks.
+pub fn tcp_socket(path: Option<&Path>, v6: bool) -> io::Result<std::net::TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let make = move || socket_with(family, SocketType::STREAM, flags, None);
+    let socket = match path {
+        Some(path) => run_in(path, make)??,
+        None => make()?,
+    };
+    Ok(socket.into())
+}
+
 /// Makes a network namespace with `lo` up, held by a bind mount on `path`, which must not exist. Blocks.
 ///
 /// The folder of `path` is made when missing (0755). On an error nothing is left behind.

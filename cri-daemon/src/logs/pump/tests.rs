@@ -4,6 +4,7 @@ use std::io::Write;
 
 use shared_sys::fifo;
 
+use super::super::tap::Taps;
 use super::*;
 
 struct Rig {
@@ -29,7 +30,7 @@ impl Rig {
     }
 
     fn open(&self) -> Pump {
-        Pump::open(&self.input).unwrap()
+        Pump::open(&self.input, Taps::default().feed()).unwrap()
     }
 
     fn log(&self) -> PathBuf {
