@@ -8,7 +8,7 @@
 //! own below [`runtime`] (pods and containers) or [`image`].
 //!
 //! - [`pod`], [`container`]: records, states, stores; what a failed or removed one leaves to clean up.
-//! - [`events`]: exits, as the core tells them.          - [`recover`]: what a restart finds.
+//! - [`events`]: exits, and what clients are told.       - [`recover`]: what a restart finds.
 //! - [`spec`], [`network`], [`logs`], [`host`]: the OCI spec, CNI, container logs, the machine.
 //! - [`stats`]: what containers and pods use.
 //! - [`streaming`]: exec over SPDY and WebSocket; `command`: an exec process.
@@ -89,6 +89,7 @@ pub(crate) struct Inner {
     pub labels: Mutex<()>,
     pub container_names: Names<runtime::ContainerRequest, String>,
     pub exits: events::Handlers,
+    pub feed: Arc<events::Feed>,
     pub stats: Arc<stats::Stats>,
     pub streams: streaming::Streams,
     pub sandboxes: pod::Store,
@@ -138,6 +139,7 @@ impl Cri {
             labels: Mutex::default(),
             container_names: Names::new("container"),
             exits: events::Handlers::default(),
+            feed: Arc::default(),
             stats: Arc::default(),
             streams: streaming::Streams::default(),
             work: TaskTracker::new(),
@@ -156,6 +158,7 @@ impl Cri {
         self.0.images.start(&self.0.work, self.0.shutdown.clone()).await?;
         self.recover().await?;
         self.start_streaming().await?;
+        self.0.tell_from_now_on();
         self.0.ready.send_replace(true);
         self.0.work.spawn(self.clone().follow(events));
         self.0.work.spawn(self.clone().follow_stats());

@@ -109,7 +109,7 @@ enum Removal {
     Done,
 }
 
-/// The state of one container, to be changed only as in the diagram.
+/// The state of one container, to be changed only as in the diagram; see `events::publish` for who is told.
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
     id: Arc<str>,
@@ -176,33 +176,33 @@ impl Lifecycle {
         }
     }
 
-    /// Starting ─▶ Running.
-    pub fn started(&self, pid: u32, started_at: i64) {
+    /// Starting ─▶ Running. Whether it was so.
+    pub fn started(&self, pid: u32, started_at: i64) -> bool {
         self.change(|state| match state {
             State::Starting => Some(State::Running { pid, started_at }),
             State::Created | State::Running { .. } | State::Exited(_) | State::Unknown { .. } => None,
-        });
+        })
     }
 
-    /// Unknown ─▶ Running: the core has said.
-    pub fn found_running(&self, pid: u32, started_at: i64) {
+    /// Unknown ─▶ Running: the core has said. Whether it was so.
+    pub fn found_running(&self, pid: u32, started_at: i64) -> bool {
         self.change(|state| match state {
             State::Unknown { .. } => Some(State::Running { pid, started_at }),
             State::Created | State::Starting | State::Running { .. } | State::Exited(_) => None,
-        });
+        })
     }
 
-    /// Anything but Exited ─▶ Exited. The first end is the one that counts.
-    pub fn exited(&self, exit: Exit) {
+    /// Anything but Exited ─▶ Exited. The first end is the one that counts: whether this was it.
+    pub fn exited(&self, exit: Exit) -> bool {
         self.change(|state| match state {
             State::Created | State::Starting | State::Running { .. } | State::Unknown { .. } => {
                 Some(State::Exited(exit))
             }
             State::Exited(_) => None,
-        });
+        })
     }
 
-    fn change(&self, next: impl FnOnce(&State) -> Option<State>) {
+    fn change(&self, next: impl FnOnce(&State) -> Option<State>) -> bool {
         self.inside.send_if_modified(|inside| match next(&inside.state) {
             Some(state) => {
                 tracing::debug!(container = %self.id, from = inside.state.name(), to = state.name(), "container");
@@ -210,7 +210,7 @@ impl Lifecycle {
                 true
             }
             None => false,
-        });
+        })
     }
 
     /// Waits until StartContainer is through, and says what came of it.

@@ -52,7 +52,7 @@ impl Inner {
         problems.check(self.write_status(id, State::Exited(exit.clone())).await);
         let deleted = problems.check(self.delete_task(id).await.map(drop));
         self.finish_log(container, deleted).await;
-        container.life.exited(exit);
+        self.container_exited(container, exit);
         self.stats.forget(id);
         problems.result()
     }
@@ -148,7 +148,7 @@ impl Inner {
                 self.finish(container, Ended::new(process.exit_status, process.exited_at.as_ref())).await
             }
             Status::Running | Status::Paused | Status::Pausing => {
-                container.life.found_running(process.pid, started_at);
+                self.container_found_running(container, process.pid, started_at);
                 Ok(())
             }
             Status::Created => Ok(()),

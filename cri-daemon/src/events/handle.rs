@@ -125,7 +125,7 @@ impl Inner {
         let over = match task.as_ref().map(|process| (process.status(), process.pid)) {
             None | Some((Status::Stopped | Status::Created, _)) => true,
             Some((Status::Running | Status::Paused | Status::Pausing, pid)) => {
-                sandbox.life.found_ready(pid);
+                self.sandbox_found_ready(sandbox, pid);
                 false
             }
             Some((Status::Unknown, _)) => {
@@ -135,7 +135,7 @@ impl Inner {
         if over {
             tracing::warn!(sandbox = id, "the pause process has ended");
             // Told at once: the kubelet must see it, whether or not the core can delete the task.
-            sandbox.life.ended(Leftover::Maybe);
+            self.sandbox_ended(sandbox, Leftover::Maybe);
             self.stats.forget(&id);
             self.delete_task(&id).await?;
         }

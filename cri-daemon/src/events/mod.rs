@@ -6,8 +6,12 @@
 //!
 //! Each exit is handled by a task of its own ([`Handlers`]), one at a time per id, repeated with growing pauses when the
 //! core fails. A hung shim delays its own container and no other.
+//!
+//! - [`handle`]: what an exit leads to.     - [`feed`], [`publish`]: what followers of CRI's own events are told.
 
+mod feed;
 mod handle;
+mod publish;
 
 use std::time::Duration;
 
@@ -21,6 +25,7 @@ use crate::call::{RECORD, tasks::Ended, within};
 use crate::container::State;
 use crate::{Cri, NAMESPACE, pod};
 
+pub use feed::Feed;
 pub use handle::{Handlers, Told};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

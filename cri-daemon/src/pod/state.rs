@@ -75,7 +75,7 @@ struct Inside {
     removed: bool,
 }
 
-/// The state of one sandbox, to be changed only as in the diagram.
+/// The state of one sandbox, to be changed only as in the diagram; see `events::publish` for who is told.
 #[derive(Debug, Clone)]
 pub struct Lifecycle {
     id: Arc<str>,
@@ -100,34 +100,38 @@ impl Lifecycle {
         self.inside.borrow().state.clone()
     }
 
-    /// RunPodSandbox is through. Only from Creating.
-    pub fn made(&self, pid: u32) {
+    /// RunPodSandbox is through. Only from Creating: whether it was so.
+    pub fn made(&self, pid: u32) -> bool {
         self.change(|state| match state {
             State::Creating => Some(State::Ready { pid }),
             State::Ready { .. } | State::NotReady { .. } | State::Unknown { .. } => None,
-        });
+        })
     }
 
-    /// Unknown ─▶ Ready: the core has said that the pause process runs.
-    pub fn found_ready(&self, pid: u32) {
+    /// Unknown ─▶ Ready: the core has said that the pause process runs. Whether it was so.
+    pub fn found_ready(&self, pid: u32) -> bool {
         self.change(|state| match state {
             State::Unknown { .. } => Some(State::Ready { pid }),
             State::Creating | State::Ready { .. } | State::NotReady { .. } => None,
-        });
+        })
     }
 
     /// The pause process is gone, or was never there. `network` says what may be left then; what was known to be gone
-    /// stays gone.
-    pub fn ended(&self, network: Leftover) {
+    /// stays gone. Whether it was ready, as far as was known.
+    pub fn ended(&self, network: Leftover) -> bool {
+        let mut ran = false;
         self.change(|state| match state {
             State::NotReady { network: Leftover::Nothing } => None,
-            State::Creating | State::Ready { .. } | State::NotReady { .. } | State::Unknown { .. } => {
+            State::Ready { .. } | State::Unknown { .. } => {
+                ran = true;
                 Some(State::NotReady { network })
             }
+            State::Creating | State::NotReady { .. } => Some(State::NotReady { network }),
         });
+        ran
     }
 
-    fn change(&self, next: impl FnOnce(&State) -> Option<State>) {
+    fn change(&self, next: impl FnOnce(&State) -> Option<State>) -> bool {
         self.inside.send_if_modified(|inside| match next(&inside.state) {
             Some(state) if state != inside.state => {
                 tracing::debug!(sandbox = %self.id, from = inside.state.name(), to = state.name(), "sandbox");
@@ -135,7 +139,7 @@ impl Lifecycle {
                 true
             }
             Some(_) | None => false,
-        });
+        })
     }
 
     /// Lets a call in that works on containers of this sandbox, with the pid of the pause process.

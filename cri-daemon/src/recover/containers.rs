@@ -153,6 +153,7 @@ impl Cri {
             Fate::CutOff { code } => {
                 let container = made(State::Starting);
                 inner.follow_again(&container).await;
+                inner.containers.insert(container.clone());
                 let problem = format!("the daemon ended in the middle of the start; the process ended with {code}");
                 let exit = Exit::start_error(inner.host.now(), &Error::unavailable(problem));
                 report(&id, inner.end(&container, exit).await);
@@ -161,13 +162,16 @@ impl Cri {
             Fate::Lost { started_at } => {
                 let container = made(State::Running { pid: 0, started_at });
                 inner.follow_again(&container).await;
+                inner.containers.insert(container.clone());
                 let exit = Exit::unknown(started_at, inner.host.now());
                 report(&id, inner.end(&container, exit).await);
                 container
             }
             Fate::Exited { exit, task } => {
-                let container = made(State::Exited(exit));
+                let container = made(State::Exited(exit.clone()));
                 inner.follow_again(&container).await;
+                inner.containers.insert(container.clone());
+                inner.container_found_exited(&container, &exit);
                 if task {
                     report(&id, budgeted(inner.end_task(&id)).await.map(drop));
                 }

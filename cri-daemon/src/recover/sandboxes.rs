@@ -65,20 +65,25 @@ impl Cri {
         let sandbox = |state| Arc::new(Sandbox::new(record.clone(), stored.snapshotter.clone(), state));
         match fate {
             Fate::Is(state) => {
-                let asking = matches!(state, State::Unknown { .. });
-                inner.sandboxes.insert(sandbox(state.clone()));
-                if asking {
-                    tracing::error!(
-                        sandbox = id,
-                        ?state,
-                        "until the core says more it can only be stopped and removed"
-                    );
-                    self.handle(id.clone(), None);
+                let found = sandbox(state.clone());
+                inner.sandboxes.insert(found.clone());
+                match state {
+                    State::Unknown { reason, .. } => {
+                        tracing::error!(
+                            sandbox = id,
+                            reason,
+                            "until the core says more it can only be stopped and removed"
+                        );
+                        self.handle(id.clone(), None);
+                    }
+                    State::NotReady { .. } => inner.sandbox_found_ended(&found),
+                    State::Creating | State::Ready { .. } => {}
                 }
             }
             Fate::Ended => {
                 let ended = sandbox(State::NotReady { network: Leftover::Maybe });
-                inner.sandboxes.insert(ended);
+                inner.sandboxes.insert(ended.clone());
+                inner.sandbox_found_ended(&ended);
                 if let Err(e) = budgeted(inner.end_task(&id)).await {
                     tracing::warn!(sandbox = id, error = %e, "its task stays until the sandbox is stopped");
                 }

@@ -20,7 +20,7 @@ impl Cri {
 }
 
 impl Inner {
-    pub(super) fn container_status_of(&self, container: &Container) -> v1::ContainerStatus {
+    pub(crate) fn container_status_of(&self, container: &Container) -> v1::ContainerStatus {
         let (record, config) = (&container.record, &container.record.config);
         let state = container.life.state();
         let mut status = v1::ContainerStatus {

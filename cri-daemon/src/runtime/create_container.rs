@@ -149,7 +149,7 @@ impl Inner {
         let (record, mounts) = made;
         let container = Container::with_timeline(record, sandbox.snapshotter.clone(), State::Created, timeline);
         container.set_rootfs(mounts);
-        self.containers.insert(Arc::new(container));
+        self.container_made(Arc::new(container));
         tracing::info!(container = id, name, "container created");
         Ok(())
     }
@@ -162,7 +162,7 @@ impl Inner {
         let container = Container::new(record, snapshotter.to_owned(), state);
         if let Err(e) = self.remove_container_parts(&container).await {
             tracing::warn!(container = plan.id, error = %e, "a failed container could not be cleaned up");
-            self.containers.insert(Arc::new(container));
+            self.container_made(Arc::new(container));
         }
     }
 

@@ -9,6 +9,7 @@ mod container_status;
 mod create_container;
 mod exec;
 pub(crate) mod exec_sync;
+mod get_container_events;
 mod list_containers;
 mod list_pod_sandbox;
 mod pod_sandbox_stats;
@@ -37,6 +38,8 @@ use std::collections::BTreeMap;
 
 use shared_proto::cri::v1;
 use uuid::Uuid;
+
+pub(crate) use pod_sandbox_status::status as sandbox_status_of;
 
 /// What makes two RunPodSandbox calls the same.
 #[derive(Debug, Clone, PartialEq)]

@@ -25,7 +25,7 @@ impl Cri {
     }
 }
 
-fn status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
+pub(crate) fn status(sandbox: &Sandbox) -> v1::PodSandboxStatus {
     let record = sandbox.record();
     let config = &record.config;
     let options = config

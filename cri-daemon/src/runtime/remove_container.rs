@@ -27,7 +27,7 @@ impl Inner {
         self.remove_container_parts(container).await?;
         let record = &container.record;
         self.container_names.release(&record.name, &record.id);
-        self.containers.remove(&record.id);
+        self.container_removed(container);
         removing.done();
         tracing::info!(container = record.id, "container removed");
         Ok(())

@@ -27,7 +27,7 @@ impl Cri {
                 problems.result()?;
                 inner.remove_sandbox_parts(&record.id, &sandbox.snapshotter).await?;
                 inner.sandbox_names.release(&record.name, &record.id);
-                inner.sandboxes.remove(&record.id);
+                inner.sandbox_removed(&sandbox);
                 ending.removed();
                 tracing::info!(sandbox = record.id, "sandbox removed");
                 Ok(())

@@ -101,7 +101,7 @@ impl Inner {
         let request = sandbox.timeline.request("RunPodSandbox", &self.metrics);
         match self.build_sandbox(&sandbox, &request).await {
             Ok(pid) => {
-                sandbox.life.made(pid);
+                self.sandbox_made(&sandbox, pid);
                 tracing::info!(sandbox = id, name = sandbox.record().name, ip = sandbox.record().ip, "sandbox made");
                 Ok(())
             }
@@ -176,7 +176,7 @@ impl Inner {
             Ok(()) => {}
         }
         sandbox.set_record(failed);
-        sandbox.life.ended(Leftover::Maybe);
+        self.sandbox_failed(sandbox);
     }
 
     /// The graph. The pid of the pause process.

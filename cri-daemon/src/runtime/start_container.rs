@@ -49,7 +49,7 @@ impl Inner {
                     tracing::warn!(container = id, error = %e, "its status is not on disk");
                 }
                 if let State::Running { pid, started_at } = state {
-                    container.life.started(pid, started_at);
+                    self.container_started(container, pid, started_at);
                 }
                 tracing::info!(container = id, pid, "container started");
                 Ok(())
@@ -79,7 +79,7 @@ impl Inner {
         if let Err(e) = self.write_status(id, State::Exited(exit.clone())).await {
             tracing::warn!(container = id, error = %e, "its status is not on disk");
         }
-        container.life.exited(exit);
+        self.container_exited(container, exit);
     }
 
     async fn launch(&self, container: &Arc<Container>, handler: &str, request: &Request<'_>) -> Result<u32> {

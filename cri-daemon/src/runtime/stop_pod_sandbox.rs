@@ -43,13 +43,13 @@ impl Inner {
             return Ok(());
         }
         self.stop_sandbox_parts(&record).await?;
-        sandbox.life.ended(Leftover::Nothing);
+        self.sandbox_ended(sandbox, Leftover::Nothing);
         self.stats.forget(&record.id);
         tracing::info!(sandbox = record.id, "sandbox stopped");
         Ok(())
     }
 
-    pub(super) fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
+    pub(crate) fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
         self.containers.list().into_iter().filter(|container| container.record.sandbox_id == sandbox).collect()
     }
 }

@@ -59,8 +59,11 @@ pub async fn serve(
     health.set_serving::<ImageServiceServer<image::Service>>().await;
     let socket = listener.local_addr()?.as_pathname().map(Path::to_owned);
     let listener = tokio::net::UnixListener::from_std(listener)?;
+    let feed = cri.0.feed.clone();
     let shutdown = async move {
         shutdown.await;
+        // Calls that never end by themselves.
+        feed.close();
         // Who comes now finds nobody, instead of a daemon that is about to go.
         if let Some(Err(error)) = socket.map(std::fs::remove_file) {
             tracing::debug!(%error, "the socket was gone already");

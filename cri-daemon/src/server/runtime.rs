@@ -99,6 +99,7 @@ service! {
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesResponse as StreamPodSandboxesStream, "StreamPodSandboxes";
         stream_containers(StreamContainersRequest) -> StreamContainersResponse as StreamContainersStream, "StreamContainers";
         stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsResponse as StreamContainerStatsStream, "StreamContainerStats";
+        get_container_events(GetEventsRequest) -> ContainerEventResponse as GetContainerEventsStream, "GetContainerEvents";
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsResponse as StreamPodSandboxStatsStream, "StreamPodSandboxStats";
     }
     unimplemented {
@@ -109,6 +110,5 @@ service! {
     }
     unimplemented_streams {
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsResponse as StreamPodSandboxMetricsStream, "StreamPodSandboxMetrics";
-        get_container_events(GetEventsRequest) -> ContainerEventResponse as GetContainerEventsStream, "GetContainerEvents";
     }
 }

@@ -17,7 +17,7 @@ const SOURCES: [&str; 7] = [
 /// RPCs that other suites look at.
 const ELSEWHERE: &str = "Exec Attach PortForward UpdateContainerResources UpdatePodSandboxResources ContainerStats \
     ListContainerStats StreamContainerStats PodSandboxStats ListPodSandboxStats StreamPodSandboxStats \
-    GetContainerEvents ListMetricDescriptors ListPodSandboxMetrics StreamPodSandboxMetrics StreamPodSandboxes \
+    ListMetricDescriptors ListPodSandboxMetrics StreamPodSandboxMetrics StreamPodSandboxes \
     StreamContainers StreamImages";
 
 /// `message: field=case …`. Fields for Windows are not looked at by anybody here.

@@ -1,6 +1,6 @@
 //! Every RPC of CRI, from its first use to its second, which must do no harm.
 //!
-//! Exec, Attach, PortForward, stats, events, metrics and UpdateContainerResources have suites of their own.
+//! Exec, Attach, PortForward, stats, metrics and UpdateContainerResources have suites of their own.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub async fn runtime_service(wiring: Wiring) {
     sandboxes(&mut cases).await;
     containers(&mut cases).await;
     commands_and_logs(&mut cases).await;
+    events(&mut cases).await;
     cases.end().await;
 }
 
@@ -153,6 +154,32 @@ async fn commands_and_logs(cases: &mut Cases) {
     let request = ReopenContainerLogRequest { container_id: id.clone() };
     cri.try_reopen_container_log(request).await.expect_err("it does not run");
     cri.try_remove(&id).await.expect("remove");
+}
+
+/// A container's life, as it is told: `tests/events.rs` has the rest.
+async fn events(cases: &mut Cases) {
+    if cases.peer_lacks("GetContainerEvents", "1.6 has no such call") {
+        return;
+    }
+    cases.case("GetContainerEvents");
+    let cri = cases.cri.clone();
+    let mut events = cri.runtime().get_container_events(GetEventsRequest {}).await.expect("follow").into_inner();
+    let id = cri.run(&cases.pod, &cases.config, &sleeper("followed")).await;
+    cri.try_stop(&id, 10).await.expect("stop");
+    cri.try_remove(&id).await.expect("remove");
+    let mut told = Vec::new();
+    while told.last() != Some(&ContainerEventType::ContainerDeletedEvent) {
+        let next = tokio::time::timeout(Duration::from_secs(20), events.message()).await.expect("in time");
+        let event = next.expect("no error").expect("no end");
+        // Those of before come first.
+        if event.container_id == id {
+            assert_eq!(event.pod_sandbox_status.as_ref().map(|pod| &pod.id), Some(&cases.pod), "{event:?}");
+            told.push(event.container_event_type());
+        }
+    }
+    let names: Vec<_> = told.iter().map(|kind| kind.as_str_name()).collect();
+    let expected = ["CREATED", "STARTED", "STOPPED", "DELETED"].map(|kind| format!("CONTAINER_{kind}_EVENT"));
+    assert_eq!(names, expected);
 }
 
 pub async fn image_service(wiring: Wiring) {
