@@ -65,6 +65,7 @@ calls! {
     runtime: try_pod_sandbox_stats, pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
     runtime: try_list_pod_sandbox_stats, list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
     runtime: try_update_container_resources, update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
+    runtime: try_update_pod_sandbox_resources, update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
     images: try_list_images, list_images(ListImagesRequest) -> ListImagesResponse;
     images: try_image_status, image_status(ImageStatusRequest) -> ImageStatusResponse;
     images: try_pull_image, pull_image(PullImageRequest) -> PullImageResponse;

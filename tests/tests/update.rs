@@ -1,4 +1,5 @@
 //! UpdateContainerResources: in the kernel, in the status, after a restart; and all of it back when it fails.
+//! UpdatePodSandboxResources: what the runtime is told of a pod.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,13 @@ use e2e::{Wiring, World, slot};
 use shared_proto::cri::v1::*;
 use tonic::Code;
 
-e2e::wirings!(limits_of_a_running_container, limits_before_the_start, a_failed_update_changes_nothing, refused);
+e2e::wirings!(
+    limits_of_a_running_container,
+    limits_before_the_start,
+    a_failed_update_changes_nothing,
+    refused,
+    resources_of_a_pod
+);
 
 const MIB: i64 = 1 << 20;
 
@@ -169,5 +176,45 @@ async fn refused(wiring: Wiring) {
     let ended = update(&cri, &id, memory(64 * MIB)).await.expect_err("it has exited");
     assert!(ended.code() == Code::FailedPrecondition && ended.message().contains("exited"), "{ended:?}");
     assert_eq!(status(&cri, &id).await, before);
+    cri.end_pod(&pod).await;
+}
+
+/// The pod's cgroup is the kubelet's: the runtime only has to know.
+async fn resources_of_a_pod(wiring: Wiring) {
+    let (mut world, cri, config, pod) = ready(wiring, "pod").await;
+    let update = async |id: &str, overhead: Option<LinuxContainerResources>, resources| {
+        let request = UpdatePodSandboxResourcesRequest { pod_sandbox_id: id.into(), overhead, resources };
+        cri.try_update_pod_sandbox_resources(request).await.map(drop)
+    };
+    let told = async || {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
+        let info = &cri.pod_sandbox_status(request).await.info["info"];
+        let info: serde_json::Value = serde_json::from_str(info).expect("JSON");
+        let limit = |of: &str| info[of]["memory_limit_in_bytes"].as_i64();
+        (limit("overhead"), limit("resources"))
+    };
+    assert_eq!(told().await, (None, None), "nothing was said");
+    update(&pod[..12], Some(memory(8 * MIB)), Some(memory(64 * MIB))).await.expect("both, by prefix");
+    update(&pod, None, Some(memory(96 * MIB))).await.expect("one");
+    let expected = (Some(8 * MIB), Some(96 * MIB));
+    assert_eq!(told().await, expected);
+    assert_eq!(cri.run_pod(&config).await, pod, "the same request finds the same pod");
+    world.kill_cri();
+    world.spawn();
+    world.ready().await;
+    assert_eq!(told().await, expected, "after a restart");
+    assert_eq!(cri.run_pod(&config).await, pod, "after a restart, too");
+
+    let bad = [(Some(memory(-2)), None, "overhead.memory"), (None, Some(memory(-2)), "resources.memory")];
+    for (overhead, resources, field) in bad {
+        let error = update(&pod, overhead, resources).await.expect_err(field);
+        assert!(error.code() == Code::InvalidArgument && error.message().contains(field), "{error:?}");
+    }
+    let missing = update("feedfeed", None, None).await.expect_err("there is none");
+    assert!(missing.code() == Code::NotFound && missing.message().contains("feedfeed"), "{missing:?}");
+    cri.try_stop_pod(&pod).await.expect("stop");
+    let ended = update(&pod, None, Some(memory(64 * MIB))).await.expect_err("it is stopped");
+    assert!(ended.code() == Code::FailedPrecondition && ended.message().contains("not ready"), "{ended:?}");
+    assert_eq!(told().await, expected);
     cri.end_pod(&pod).await;
 }

@@ -25,13 +25,22 @@ pub struct Sandbox {
     pub snapshotter: String,
     pub life: Lifecycle,
     pub timeline: Timeline,
+    /// Held while its record is changed.
+    pub updating: tokio::sync::Mutex<()>,
 }
 
 impl Sandbox {
     pub fn new(record: Record, snapshotter: String, state: State) -> Self {
         let life = Lifecycle::new(&record.id, state);
         let id = record.id.clone();
-        Self { id, record: Mutex::new(Arc::new(record)), snapshotter, life, timeline: Timeline::default() }
+        Self {
+            id,
+            record: Mutex::new(Arc::new(record)),
+            snapshotter,
+            life,
+            timeline: Timeline::default(),
+            updating: tokio::sync::Mutex::default(),
+        }
     }
 
     pub fn record(&self) -> Arc<Record> {

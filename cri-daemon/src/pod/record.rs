@@ -48,6 +48,19 @@ pub struct Record {
     pub created_at: i64,
     #[serde(default)]
     pub phase: Phase,
+    /// What the kubelet has changed the pod's resources to; `config` stays as it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_resources: Option<PodResources>,
+}
+
+/// What a pod may use, and what of that is not for its containers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PodResources {
+    #[serde(default)]
+    pub overhead: Option<v1::LinuxContainerResources>,
+    #[serde(default)]
+    pub resources: Option<v1::LinuxContainerResources>,
 }
 
 /// Whether RunPodSandbox got to its end.
@@ -69,6 +82,18 @@ impl Record {
 
     pub fn from_any(any: &Any) -> Result<Self, RecordError> {
         versioned::decode(any)
+    }
+
+    /// What the pod may use now, as far as the kubelet has said.
+    pub fn resources_now(&self) -> PodResources {
+        let asked = || {
+            let linux = self.config.linux.as_ref();
+            PodResources {
+                overhead: linux.and_then(|linux| linux.overhead.clone()),
+                resources: linux.and_then(|linux| linux.resources.clone()),
+            }
+        };
+        self.updated_resources.clone().unwrap_or_else(asked)
     }
 
     /// Whether the pod has the machine's network.
@@ -127,6 +152,7 @@ mod tests {
             process_label: String::new(),
             created_at: 17,
             phase: Phase::Made,
+            updated_resources: None,
         }
     }
 
@@ -138,6 +164,21 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&any.value).unwrap();
         assert_eq!(json["Version"], "v1");
         assert_eq!(json["Metadata"]["Config"]["labels"]["app"], "");
+        assert!(json["Metadata"].get("UpdatedResources").is_none(), "nothing was changed");
+    }
+
+    #[test]
+    fn changed_resources_go_before_those_asked_for() {
+        let limits = |bytes| Some(v1::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() });
+        let mut record = record();
+        assert_eq!(record.resources_now(), PodResources::default());
+        let linux = v1::LinuxPodSandboxConfig { overhead: limits(1), resources: limits(2), ..Default::default() };
+        record.config.linux = Some(linux);
+        assert_eq!(record.resources_now(), PodResources { overhead: limits(1), resources: limits(2) });
+        let changed = PodResources { overhead: limits(1), resources: limits(3) };
+        record.updated_resources = Some(changed.clone());
+        let read = Record::from_any(&record.to_any().unwrap()).unwrap();
+        assert_eq!((read.resources_now(), &read.config), (changed, &record.config));
     }
 
     /// A record as containerd 1.6 writes it.

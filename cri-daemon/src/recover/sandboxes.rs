@@ -133,6 +133,7 @@ fn stand_in(stored: &Stored) -> Record {
         process_label: String::new(),
         created_at: created_at(stored),
         phase: Phase::Failed,
+        updated_resources: None,
     }
 }
 

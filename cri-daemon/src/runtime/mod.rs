@@ -26,6 +26,7 @@ mod stop_container;
 mod stop_pod_sandbox;
 mod stream_lists;
 mod update_container_resources;
+mod update_pod_sandbox_resources;
 mod update_runtime_config;
 mod version;
 

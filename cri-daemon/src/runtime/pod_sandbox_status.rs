@@ -58,7 +58,7 @@ impl Inner {
     async fn describe_sandbox(&self, sandbox: &Sandbox) -> Result<serde_json::Value> {
         let record = sandbox.record();
         let stored = self.record(&record.id).await?;
-        let state = sandbox.life.state();
+        let (state, now) = (sandbox.life.state(), record.resources_now());
         let (pid, why) = match &state {
             State::Ready { pid } => (*pid, ""),
             State::Unknown { reason, .. } => (0, reason.as_str()),
@@ -75,6 +75,8 @@ impl Inner {
             "runtimeHandler": record.runtime_handler,
             "runtimeType": stored.runtime.as_ref().map(|runtime| runtime.name.as_str()),
             "config": record.config,
+            "overhead": now.overhead,
+            "resources": now.resources,
             "runtimeSpec": spec_json(&stored),
             "cniResult": record.cni_result,
         }))

@@ -145,6 +145,7 @@ impl Inner {
             process_label: label.process,
             created_at: self.host.now(),
             phase: Phase::Creating,
+            updated_resources: None,
         };
         let sandbox = Arc::new(Sandbox::new(record, snapshotter, State::Creating));
         self.sandboxes.insert(sandbox.clone());

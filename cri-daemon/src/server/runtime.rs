@@ -91,6 +91,7 @@ service! {
         exec(ExecRequest) -> ExecResponse, "Exec", |r| r.container_id.clone();
         attach(AttachRequest) -> AttachResponse, "Attach", |r| r.container_id.clone();
         port_forward(PortForwardRequest) -> PortForwardResponse, "PortForward", |r| r.pod_sandbox_id.clone();
+        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse, "UpdatePodSandboxResources", |r| r.pod_sandbox_id.clone();
         update_runtime_config(UpdateRuntimeConfigRequest) -> UpdateRuntimeConfigResponse, "UpdateRuntimeConfig", |_| String::new();
         status(StatusRequest) -> StatusResponse, "Status", |_| String::new();
         runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse, "RuntimeConfig", |_| String::new();
@@ -106,7 +107,6 @@ service! {
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse, "CheckpointContainer";
         list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse, "ListMetricDescriptors";
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse, "ListPodSandboxMetrics";
-        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse, "UpdatePodSandboxResources";
     }
     unimplemented_streams {
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsResponse as StreamPodSandboxMetricsStream, "StreamPodSandboxMetrics";

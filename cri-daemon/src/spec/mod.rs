@@ -47,7 +47,7 @@ pub use files::write_files;
 pub use mounts::image_volumes;
 pub use paths::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 pub use sandbox::sandbox;
-pub use update::{merge, resources_of, update};
+pub use update::{check_limits, merge, resources_of, update};
 pub use user::{User, UserRequest};
 
 /// The lowest version that has all fields in use: crun refuses specs that are newer than itself.

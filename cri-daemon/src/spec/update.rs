@@ -44,6 +44,22 @@ pub fn merge(current: &LinuxContainerResources, change: &LinuxContainerResources
     }
 }
 
+/// Whether there can be such limits at all; `field` is their name in the request.
+pub fn check_limits(
+    field: &str,
+    limits: &LinuxContainerResources,
+    settings: &CriRuntime,
+    host: &HostFacts,
+) -> Result<(), SpecError> {
+    match resources::container(limits, settings, host, Vec::new()) {
+        Ok(_) => Ok(()),
+        Err(SpecError::Invalid { field: inner, problem }) => {
+            Err(SpecError::Invalid { field: inner.replacen("linux.resources", field, 1), problem })
+        }
+        Err(e) => Err(e),
+    }
+}
+
 /// Puts limits into a stored spec. What else it has among the resources (devices, pids) stays, and so does everything
 /// that another daemon wrote.
 pub fn update(

@@ -15,7 +15,7 @@ const SOURCES: [&str; 7] = [
 ];
 
 /// RPCs that other suites look at.
-const ELSEWHERE: &str = "Exec Attach PortForward UpdateContainerResources UpdatePodSandboxResources ContainerStats \
+const ELSEWHERE: &str = "Exec Attach PortForward UpdateContainerResources ContainerStats \
     ListContainerStats StreamContainerStats PodSandboxStats ListPodSandboxStats StreamPodSandboxStats \
     ListMetricDescriptors ListPodSandboxMetrics StreamPodSandboxMetrics StreamPodSandboxes \
     StreamContainers StreamImages";

@@ -76,6 +76,7 @@ async fn sandboxes(cases: &mut Cases) {
     assert_eq!(list(by(&id, None, "")).await, std::slice::from_ref(&id));
     assert_eq!(list(by("", None, "second")).await, std::slice::from_ref(&id));
     assert_eq!(list(by("", Some(PodSandboxState::SandboxReady), "")).await, both);
+    update_sandbox(cases, &id).await;
     cases.cri.try_stop_pod(&id).await.expect("stop");
     cases.cri.try_stop_pod(&id).await.expect("stop once more");
     assert_eq!(list(by("", Some(PodSandboxState::SandboxNotready), "")).await, std::slice::from_ref(&id));
@@ -89,6 +90,18 @@ async fn sandboxes(cases: &mut Cases) {
     let gone = cases.cri.try_pod_sandbox_status(request).await.expect_err("it is gone");
     assert_eq!(gone.code(), Code::NotFound);
     assert_eq!(list(None).await, std::slice::from_ref(&cases.pod));
+}
+
+async fn update_sandbox(cases: &mut Cases, id: &str) {
+    if cases.peer_lacks("UpdatePodSandboxResources", "1.6 has no such call") {
+        return;
+    }
+    cases.case("UpdatePodSandboxResources");
+    let resources = Some(LinuxContainerResources { cpu_shares: 333, ..Default::default() });
+    let request = UpdatePodSandboxResourcesRequest { pod_sandbox_id: id.into(), resources, ..Default::default() };
+    cases.cri.update_pod_sandbox_resources(request.clone()).await;
+    cases.cri.update_pod_sandbox_resources(request).await;
+    assert_eq!(cases.pod_info(id).await["resources"]["cpu_shares"], 333);
 }
 
 async fn containers(cases: &mut Cases) {
