@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use shared_proto::cri::v1;
 
-use super::PodNetwork;
 use super::config::kind;
+use super::{NetworkError, PodNetwork};
 
 /// `CNI_ARGS`, as pairs.
 pub(super) fn cni_args(pod: &PodNetwork) -> Vec<[String; 2]> {
@@ -48,6 +48,8 @@ pub(super) fn runtime_config(plugin: &Map<String, Value>, all: &Map<String, Valu
     let wanted = declared.filter(|(_, on)| **on == Value::Bool(true)).map(|(name, _)| name);
     let config: Map<_, _> = wanted.filter_map(|name| Some((name.clone(), all.get(name)?.clone()))).collect();
     let idle = match kind(plugin) {
+        // What the file itself gives it is no concern of ours.
+        _ if plugin.contains_key("runtimeConfig") => false,
         "portmap" => !config.contains_key("portMappings"),
         "bandwidth" => {
             let fixed = ["ingressRate", "egressRate"].iter().any(|key| plugin.contains_key(*key));
@@ -72,18 +74,27 @@ fn mapping(mapping: &v1::PortMapping) -> Value {
     })
 }
 
-/// From the annotations that Kubernetes knows; an unreadable quantity counts as none, with a warning.
+const BANDWIDTHS: [(&str, &str); 2] =
+    [("ingress", "kubernetes.io/ingress-bandwidth"), ("egress", "kubernetes.io/egress-bandwidth")];
+
+/// Whether everything that the pod asks for can be told to a plugin. A limit that can't be read is refused: a pod
+/// without the limit that its owner wrote would harm its neighbours.
+pub(super) fn check(pod: &PodNetwork) -> Result<(), NetworkError> {
+    for (_, annotation) in BANDWIDTHS {
+        if let Some(value) = pod.annotations.get(annotation).filter(|value| quantity(value).is_none()) {
+            return Err(NetworkError::Bandwidth { annotation: annotation.to_owned(), value: value.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// From the annotations that Kubernetes knows. The bursts are as large as the plugin takes them.
 fn bandwidth(pod: &PodNetwork) -> Option<Value> {
     let mut out = Map::new();
-    for direction in ["ingress", "egress"] {
-        let key = format!("kubernetes.io/{direction}-bandwidth");
-        let Some(text) = pod.annotations.get(&key) else { continue };
-        match quantity(text) {
-            Some(rate) => {
-                out.insert(format!("{direction}Rate"), rate.into());
-                out.insert(format!("{direction}Burst"), u32::MAX.into());
-            }
-            None => tracing::warn!(pod = pod.id, annotation = key, value = text, "is no bandwidth; ignored"),
+    for (direction, annotation) in BANDWIDTHS {
+        if let Some(rate) = pod.annotations.get(annotation).and_then(|value| quantity(value)) {
+            out.insert(format!("{direction}Rate"), rate.into());
+            out.insert(format!("{direction}Burst"), u32::MAX.into());
         }
     }
     (!out.is_empty()).then_some(Value::Object(out))
@@ -91,11 +102,15 @@ fn bandwidth(pod: &PodNetwork) -> Option<Value> {
 
 /// A Kubernetes quantity of whole bits per second: `10M`, `1.5G`, `512Ki`, `1e6`.
 fn quantity(text: &str) -> Option<u64> {
+    let text = text.strip_prefix('+').unwrap_or(text);
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let number: f64 = number.parse().ok()?;
     let factor = match suffix {
         "" => 1.0,
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
         "k" => 1e3,
         "M" => 1e6,
         "G" => 1e9,
@@ -134,7 +149,10 @@ mod tests {
         let map = |host_port| v1::PortMapping { host_port, container_port: 80, protocol: 1, host_ip: "::1".into() };
         pod.port_mappings = vec![map(0), map(8080)];
         pod.annotations.insert("kubernetes.io/egress-bandwidth".into(), "1.5M".into());
+        check(&pod).unwrap();
         pod.annotations.insert("kubernetes.io/ingress-bandwidth".into(), "fast".into());
+        let refused = check(&pod).unwrap_err();
+        assert!(refused.to_string().contains("ingress-bandwidth\": \"fast\""), "{refused}");
         let all = capabilities(&pod);
         let expected = json!({"portMappings":
             [{"hostPort": 8080, "containerPort": 80, "protocol": "udp", "hostIP": "::1"}]});
@@ -145,7 +163,14 @@ mod tests {
 
     #[test]
     fn quantities() {
-        let cases = [("1000", 1000), ("10M", 10_000_000), ("512Ki", 524_288), ("1e6", 1_000_000), ("1.5k", 1500)];
+        let cases = [
+            ("1000", 1000),
+            ("10M", 10_000_000),
+            ("512Ki", 524_288),
+            ("1e6", 1_000_000),
+            ("+1.5k", 1500),
+            ("2000000m", 2000),
+        ];
         for (text, expected) in cases {
             assert_eq!(quantity(text), Some(expected), "{text}");
         }

@@ -1,7 +1,7 @@
 //! The plugins of one network for one pod: `ADD` in order, each with its predecessor's result; `DEL` in reverse.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Map, Value};
 use tracing::Instrument as _;
@@ -9,14 +9,14 @@ use tracing::Instrument as _;
 use super::cache::Entry;
 use super::config::{List, kind};
 use super::plugin::Call;
-use super::{NetworkError, PluginTiming, PodNetwork, args};
+use super::{Limits, NetworkError, PluginTiming, PodNetwork, args};
 use crate::metrics::Metrics;
 
 pub(super) struct Chain<'a> {
     pub pod: &'a PodNetwork,
     pub bin_dirs: &'a [PathBuf],
     pub cache_dir: &'a Path,
-    pub deadline: Duration,
+    pub limits: Limits,
     pub metrics: &'a Metrics,
 }
 
@@ -98,7 +98,7 @@ impl Chain<'_> {
             interface: &entry.if_name,
             args: &entry.cni_args,
             bin_dirs: self.bin_dirs,
-            deadline: self.deadline,
+            deadline: if command == "DEL" { self.limits.del } else { self.limits.add },
         };
         let started = Instant::now();
         let span = shared_proto::trace::stage("cni-plugin", kind(plugin));

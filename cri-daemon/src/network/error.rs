@@ -16,12 +16,14 @@ pub enum NetworkError {
     NoPlugin { plugin: String, dirs: Vec<PathBuf> },
     #[error("run CNI plugin {plugin:?} ({command}, network {network:?}): {source}")]
     Spawn { network: String, plugin: String, command: &'static str, source: io::Error },
-    #[error("CNI plugin {plugin:?} ({command}, network {network:?}) did not end within {after:?} and was killed")]
-    Deadline { network: String, plugin: String, command: &'static str, after: Duration },
+    #[error("CNI plugin {plugin:?} ({command}, network {network:?}) did not end within {after:?} and was killed{}", said(.stderr))]
+    Deadline { network: String, plugin: String, command: &'static str, after: Duration, stderr: String },
     #[error("CNI plugin {plugin:?} ({command}, network {network:?}) failed: {message}")]
     Failed { network: String, plugin: String, command: &'static str, message: String },
     #[error("CNI plugin {plugin:?} ({command}, network {network:?}) answered no result: {problem}")]
     BadResult { network: String, plugin: String, command: &'static str, problem: String },
+    #[error("annotation {annotation:?}: {value:?} is no bandwidth from 1k to 1P bits per second")]
+    Bandwidth { annotation: String, value: String },
     #[error("network {network:?} gave the pod no address on {interface}")]
     NoAddress { network: String, interface: String },
     #[error("network result {path}: {source}")]
@@ -38,6 +40,11 @@ fn list(dirs: &[PathBuf]) -> String {
     dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
+/// A plugin's own words, at the end of a message.
+pub(super) fn said(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!("; stderr: {stderr}") }
+}
+
 impl NetworkError {
     /// No error, the one, or all of them as one.
     pub(super) fn all(mut errors: Vec<NetworkError>) -> Result<(), NetworkError> {
@@ -49,12 +56,14 @@ impl NetworkError {
     }
 }
 
-impl From<NetworkError> for Error {
-    fn from(e: NetworkError) -> Self {
-        let code = match &e {
+impl NetworkError {
+    fn code(&self) -> Code {
+        match self {
             NetworkError::NoConfig { .. } => Code::Unavailable,
             NetworkError::Deadline { .. } => Code::DeadlineExceeded,
-            NetworkError::Cidr { .. } => Code::InvalidArgument,
+            NetworkError::Cidr { .. } | NetworkError::Bandwidth { .. } => Code::InvalidArgument,
+            // The first is what went wrong, the others what could not be taken back because of it.
+            NetworkError::Several(all) => all.first().map_or(Code::Internal, NetworkError::code),
             NetworkError::Config { .. }
             | NetworkError::NoPlugin { .. }
             | NetworkError::Spawn { .. }
@@ -62,9 +71,13 @@ impl From<NetworkError> for Error {
             | NetworkError::BadResult { .. }
             | NetworkError::NoAddress { .. }
             | NetworkError::Cache { .. }
-            | NetworkError::Template { .. }
-            | NetworkError::Several(_) => Code::Internal,
-        };
-        Error::new(code, e.to_string())
+            | NetworkError::Template { .. } => Code::Internal,
+        }
+    }
+}
+
+impl From<NetworkError> for Error {
+    fn from(e: NetworkError) -> Self {
+        Error::new(e.code(), e.to_string())
     }
 }

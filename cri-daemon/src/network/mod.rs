@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shared_proto::cri::v1;
+use shared_sys::files::{Durability, write_atomic_as};
 
 pub use error::NetworkError;
 pub use result::{CniResult, Interface, IpConfig};
@@ -39,17 +40,28 @@ use config::{List, Loaded};
 pub const CACHE_DIR: &str = "/var/lib/cni";
 /// The file that [`Network::set_pod_cidr`] writes.
 const RENDERED: &str = "10-containerd-net.conflist";
-/// How long one plugin may take: less than a kubelet waits for a pod.
-const PLUGIN_DEADLINE: Duration = Duration::from_secs(90);
+/// How long one plugin may take to add a pod: less than a kubelet waits for it.
+const ADD_LIMIT: Duration = Duration::from_secs(90);
+/// How long one plugin may take to take a pod back.
+const DEL_LIMIT: Duration = Duration::from_secs(50);
+/// How long taking a pod's networks back may take in all: two plugins that hang are both killed, and named, before.
+pub const TEARDOWN_LIMIT: Duration = Duration::from_secs(120);
 
 /// The networks of one configuration folder.
 pub struct Network {
     cni: shared_config::Cni,
     cache_dir: PathBuf,
-    deadline: Duration,
+    limits: Limits,
     metrics: Metrics,
     /// The files as last read.
     loaded: Mutex<Option<Arc<Loaded>>>,
+}
+
+/// How long one plugin may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    add: Duration,
+    del: Duration,
 }
 
 /// A pod, as plugins see it.
@@ -100,7 +112,8 @@ impl Network {
     /// `cache_dir` is [`CACHE_DIR`] outside of tests; results go to its `results` folder.
     pub fn new(cni: &shared_config::Cni, cache_dir: &Path, metrics: Metrics) -> Self {
         let cache_dir = cache_dir.join("results");
-        Self { cni: cni.clone(), cache_dir, deadline: PLUGIN_DEADLINE, metrics, loaded: Mutex::default() }
+        let limits = Limits { add: ADD_LIMIT, del: DEL_LIMIT };
+        Self { cni: cni.clone(), cache_dir, limits, metrics, loaded: Mutex::default() }
     }
 
     /// The same, with the folder and the limit that a runtime handler overrides.
@@ -108,14 +121,18 @@ impl Network {
         let mut cni = self.cni.clone();
         if !runtime.cni_conf_dir.is_empty() {
             cni.conf_dir = runtime.cni_conf_dir.clone().into();
-            cni.max_conf_num = runtime.cni_max_conf_num;
+            // Unlike in the section of CNI itself, 0 does not mean all.
+            if runtime.cni_max_conf_num != 0 {
+                cni.max_conf_num = runtime.cni_max_conf_num;
+            }
         }
         let (cache_dir, metrics) = (self.cache_dir.clone(), self.metrics.clone());
-        Self { cni, cache_dir, deadline: self.deadline, metrics, loaded: Mutex::default() }
+        Self { cni, cache_dir, limits: self.limits, metrics, loaded: Mutex::default() }
     }
 
     /// Gives the pod its network. On an error everything is taken back first.
     pub async fn setup(&self, pod: &PodNetwork) -> Result<Setup, NetworkError> {
+        args::check(pod)?;
         let loaded = self.load().await?;
         let mut timings = Vec::new();
         match self.add_all(pod, &loaded.lists, &mut timings).await {
@@ -127,18 +144,42 @@ impl Network {
         }
     }
 
+    /// Several networks are set up side by side, unless they are to be set up one after the other. All have ended,
+    /// well or not, when this returns.
     async fn add_all(
         &self,
         pod: &PodNetwork,
         lists: &[List],
         timings: &mut Vec<PluginTiming>,
     ) -> Result<(CniResult, Vec<IpAddr>), NetworkError> {
-        let mut result = CniResult::default();
-        for (index, list) in lists.iter().enumerate() {
-            let interface = interface(index);
-            let raw = self.chain(pod).add(list, &interface, timings).await?;
-            result.add(&raw, &interface);
+        let chain = self.chain(pod);
+        let one = async |(index, list): (usize, &List)| {
+            let (interface, mut timings) = (interface(index), Vec::new());
+            let raw = chain.add(list, &interface, &mut timings).await;
+            (interface, raw, timings)
+        };
+        let outcomes = match self.cni.setup_serially {
+            false => futures::future::join_all(lists.iter().enumerate().map(one)).await,
+            true => {
+                let mut outcomes = Vec::new();
+                for next in lists.iter().enumerate() {
+                    outcomes.push(one(next).await);
+                    if outcomes.last().is_some_and(|(_, raw, _)| raw.is_err()) {
+                        break;
+                    }
+                }
+                outcomes
+            }
+        };
+        let (mut result, mut errors) = (CniResult::default(), Vec::new());
+        for (interface, raw, took) in outcomes {
+            timings.extend(took);
+            match raw {
+                Ok(raw) => result.add(&raw, &interface),
+                Err(e) => errors.push(e),
+            }
         }
+        NetworkError::all(errors)?;
         let own = interface(0);
         let ips = result.ips(&own, &self.cni.ip_pref);
         if ips.is_empty() {
@@ -173,7 +214,7 @@ impl Network {
             pod,
             bin_dirs: &self.cni.bin_dirs,
             cache_dir: &self.cache_dir,
-            deadline: self.deadline,
+            limits: self.limits,
             metrics: &self.metrics,
         }
     }
@@ -212,15 +253,15 @@ impl Network {
         })
     }
 
-    /// Renders `conf_template` for the CIDRs (separated by commas) that the kubelet sends, unless a network is ready.
+    /// Renders `conf_template` for the CIDRs (separated by commas) that the kubelet sends, unless there is a network:
+    /// what another has configured is never added to, not even when a plugin of it is missing.
     pub async fn set_pod_cidr(&self, cidrs: &str) -> Result<(), NetworkError> {
-        let cidrs: Vec<String> = cidrs.split(',').map(|c| c.trim().to_owned()).filter(|c| !c.is_empty()).collect();
+        let cidrs: Vec<String> = cidrs.split(',').map(|c| c.trim().to_owned()).collect();
         if let Some(bad) = cidrs.iter().find(|cidr| !is_cidr(cidr)) {
             return Err(NetworkError::Cidr { cidr: bad.clone() });
         }
         let file = self.cni.conf_template.clone();
-        if cidrs.is_empty() || file.as_os_str().is_empty() || matches!(self.status().await, NetworkStatus::Ready { .. })
-        {
+        if file.as_os_str().is_empty() || self.load().await.is_ok() {
             return Ok(());
         }
         let dir = self.cni.conf_dir.clone();
@@ -230,10 +271,10 @@ impl Network {
             let rendered = template::render(&text, &cidrs).map_err(failed)?;
             let path = dir.join(RENDERED);
             std::fs::create_dir_all(&dir)
-                .and_then(|()| {
-                    shared_sys::files::write_atomic(&path, rendered.as_bytes(), shared_sys::files::Durability::Durable)
-                })
-                .map_err(|e| failed(format!("write {}: {e}", path.display())))
+                .and_then(|()| write_atomic_as(&path, rendered.as_bytes(), Durability::Durable, 0o644))
+                .map_err(|e| failed(format!("write {}: {e}", path.display())))?;
+            tracing::info!(file = %path.display(), ?cidrs, "network configuration made from the template");
+            Ok(())
         })
         .await
     }

@@ -1,8 +1,14 @@
 //! Runs one plugin: configuration on its standard input, the rest in its environment, a result on its output.
+//!
+//! A plugin that outlives its deadline is killed with all that it started, and one that is slow is logged while it
+//! runs, each with the end of what it wrote to stderr: it knows best what it waits for. Something that a plugin leaves
+//! running on purpose (a DHCP daemon) may go on holding its output; that delays nobody.
 
+use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -10,11 +16,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::NetworkError;
+use super::error::said;
 
 /// A result or an error is a few hundred bytes; more than this is not read.
 const OUTPUT_LIMIT: u64 = 1 << 20;
-/// How much of a plugin's own words goes into an error.
+/// How much of a plugin's own words goes into an error: the end of them.
 const STDERR_LIMIT: usize = 1024;
+/// A plugin that runs for so long is logged.
+const SLOW: Duration = Duration::from_secs(10);
+/// How long the output of a plugin that has ended is waited for, when something else still holds it.
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// One execution.
 pub(super) struct Call<'a> {
@@ -69,9 +80,27 @@ impl Call<'_> {
                 let _ = stdin.write_all(&input).await;
             }
         };
-        let work = async { tokio::join!(feed, collect(stdout), collect(stderr), child.wait()) };
-        let (_, out, err, status) = tokio::time::timeout(self.deadline, work).await.map_err(|_| self.late())?;
-        let status = status.map_err(|e| self.spawn(e))?;
+        let (mut out, stderr_end) = (Vec::new(), Mutex::default());
+        let ended = {
+            let pipes = async { tokio::join!(feed, collect(stdout, &mut out), follow(stderr, &stderr_end)) };
+            tokio::pin!(pipes);
+            let work = async {
+                tokio::select! {
+                    status = child.wait() => {
+                        // Not to its end: what the plugin left running may hold it.
+                        let _ = tokio::time::timeout(DRAIN, &mut pipes).await;
+                        status
+                    }
+                    _ = &mut pipes => child.wait().await,
+                }
+            };
+            tokio::select! {
+                ended = tokio::time::timeout(self.deadline, work) => ended,
+                never = self.complain(&stderr_end) => match never {},
+            }
+        };
+        let err = end_of(&stderr_end);
+        let status = ended.map_err(|_| self.late(text(&err)))?.map_err(|e| self.spawn(e))?;
         group.gone();
         if status.success() {
             return self.result(&out);
@@ -106,12 +135,22 @@ impl Call<'_> {
         }
     }
 
-    fn late(&self) -> NetworkError {
+    /// Logs that the plugin is slow, once. Never ends.
+    async fn complain(&self, said: &Mutex<Vec<u8>>) -> Infallible {
+        tokio::time::sleep(SLOW).await;
+        let stderr = text(&end_of(said));
+        let (network, plugin, command, pod) = (self.network, self.plugin, self.command, self.container_id);
+        tracing::warn!(network, plugin, command, pod, stderr, limit = ?self.deadline, "CNI plugin is slow");
+        std::future::pending().await
+    }
+
+    fn late(&self, stderr: String) -> NetworkError {
         NetworkError::Deadline {
             network: self.network.to_owned(),
             plugin: self.plugin.to_owned(),
             command: self.command,
             after: self.deadline,
+            stderr,
         }
     }
 }
@@ -135,13 +174,27 @@ impl Drop for Group {
     }
 }
 
-async fn collect(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut out = Vec::new();
+async fn collect(stream: Option<impl AsyncRead + Unpin>, out: &mut Vec<u8>) {
     if let Some(stream) = stream {
         // What was read before an error is still worth reporting.
-        let _ = stream.take(OUTPUT_LIMIT).read_to_end(&mut out).await;
+        let _ = stream.take(OUTPUT_LIMIT).read_to_end(out).await;
     }
-    out
+}
+
+/// Reads all there is, and keeps the end of it.
+async fn follow(stream: Option<impl AsyncRead + Unpin>, said: &Mutex<Vec<u8>>) {
+    let Some(mut stream) = stream else { return };
+    let mut piece = vec![0; STDERR_LIMIT];
+    while let Ok(read @ 1..) = stream.read(&mut piece).await {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.extend_from_slice(&piece[..read]);
+        let over = said.len().saturating_sub(STDERR_LIMIT);
+        said.drain(..over);
+    }
+}
+
+fn end_of(said: &Mutex<Vec<u8>>) -> Vec<u8> {
+    said.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 struct Failure<'a> {
@@ -164,11 +217,7 @@ impl Failure<'_> {
         if let Some(code) = code {
             out += &format!(" (code {code})");
         }
-        let err = text(self.err);
-        if !err.is_empty() {
-            out += &format!("; stderr: {err}");
-        }
-        out
+        out + &said(&text(self.err))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The part of Go's template language that `conf_template` files use.
 //!
-//! Values: `.PodCIDR`, `.PodCIDRRanges`, `.Routes`, variables, and `.` inside a range. Actions: `{{value}}`,
+//! Values: `.PodCIDR`, `.PodCIDRRanges`, `.Routes` (all with or without `$`), variables, `.` inside a range,
+//! `len LIST` and `index LIST NUMBER`. Actions: `{{value}}`,
 //! `{{range value}}`, `{{range $x := value}}`, `{{range $i, $x := value}}`, `{{if value}}`, `{{else}}`, `{{end}}`,
 //! comments, and `{{-`/`-}}`. Anything else is an error.
 
@@ -29,13 +30,14 @@ enum Token<'a> {
     Action(&'a str),
 }
 
-/// Renders for CIDRs of a pod network; the first one is `.PodCIDR`.
+/// Renders for CIDRs of a pod network; the first one is `.PodCIDR`. There is one default route a family, IPv4's first.
 pub(super) fn render(template: &str, cidrs: &[String]) -> Result<String, String> {
-    let route = |cidr: &String| if cidr.contains(':') { "::/0" } else { "0.0.0.0/0" }.to_owned();
+    let routes = [(false, "0.0.0.0/0"), (true, "::/0")];
+    let routed = routes.iter().filter(|(six, _)| cidrs.iter().any(|cidr| cidr.contains(':') == *six));
     let mut scope = BTreeMap::from([
         (".PodCIDR".to_owned(), Item::Text(cidrs.first().cloned().unwrap_or_default())),
         (".PodCIDRRanges".to_owned(), Item::List(cidrs.to_vec())),
-        (".Routes".to_owned(), Item::List(cidrs.iter().map(route).collect())),
+        (".Routes".to_owned(), Item::List(routed.map(|(_, route)| (*route).to_owned()).collect())),
     ]);
     let tokens = tokens(template)?;
     let mut out = String::new();
@@ -177,8 +179,27 @@ fn branches(
     }
 }
 
-fn value(name: &str, scope: &Scope) -> Result<Item, String> {
-    scope.get(name.trim()).cloned().ok_or_else(|| format!("{{{{{}}}}} is not supported", name.trim()))
+/// What an expression stands for: a name, `len LIST` or `index LIST NUMBER`.
+fn value(expression: &str, scope: &Scope) -> Result<Item, String> {
+    let unsupported = || format!("{{{{{}}}}} is not supported", expression.trim());
+    // `$` is what the template was given, wherever it is asked for.
+    let named = |name: &str| scope.get(name.strip_prefix('$').filter(|rest| rest.starts_with('.')).unwrap_or(name));
+    let words: Vec<&str> = expression.split_whitespace().collect();
+    match words.as_slice() {
+        [name] => named(name).cloned().ok_or_else(unsupported),
+        ["len", list] => match named(list) {
+            Some(Item::List(list)) => Ok(Item::Number(list.len())),
+            Some(Item::Text(_) | Item::Number(_)) | None => Err(unsupported()),
+        },
+        ["index", list, at] => match (named(list), at.parse::<usize>()) {
+            (Some(Item::List(list)), Ok(at)) => {
+                let found = list.get(at).cloned().map(Item::Text);
+                found.ok_or_else(|| format!("{{{{{}}}}}: there are only {}", expression.trim(), list.len()))
+            }
+            (Some(_) | None, _) => Err(unsupported()),
+        },
+        _ => Err(unsupported()),
+    }
 }
 
 #[cfg(test)]
@@ -193,10 +214,16 @@ mod tests {
         let ranges = r#"[{{range $i, $range := .PodCIDRRanges}}{{if $i}}, {{end}}[{"subnet": "{{$range}}"}]{{end}}]"#;
         assert_eq!(of(ranges), r#"[[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]"#);
         assert_eq!(of("{{range .Routes}}<{{.}}>{{end}}"), "<0.0.0.0/0><::/0>");
+        assert_eq!(of("{{range .Routes}}{{$.PodCIDR}} {{end}}"), "10.0.0.0/24 10.0.0.0/24 ");
+        assert_eq!(of("{{len .PodCIDRRanges}} {{index .PodCIDRRanges 1}}"), "2 fd00::/64");
+        let many = ["fd00::/64", "10.0.0.0/24", "10.0.1.0/24"].map(String::from);
+        assert_eq!(render("{{range .Routes}}<{{.}}>{{end}}", &many).unwrap(), "<0.0.0.0/0><::/0>", "one a family");
         assert_eq!(of("x  {{- if .Routes -}}  y {{- else}}n{{end}}"), "xy");
         assert_eq!(of("{{/* nothing */}}z"), "z");
         assert_eq!(render("{{range .Routes}}a{{else}}none{{end}}", &[]).unwrap(), "none");
-        for bad in ["{{.Other}}", "{{range .Routes}}", "{{end}}", "{{.PodCIDR", "{{printf .PodCIDR}}"] {
+        for bad in
+            ["{{.Other}}", "{{range .Routes}}", "{{end}}", "{{.PodCIDR", "{{printf .PodCIDR}}", "{{index .Routes 2}}"]
+        {
             assert!(render(bad, &cidrs).is_err(), "{bad}");
         }
     }

@@ -23,7 +23,7 @@ fn world() -> World {
         ..Default::default()
     };
     let mut network = Network::new(&cni, &dir.path().join("cache"), Default::default());
-    network.deadline = Duration::from_secs(30);
+    network.limits = Limits { add: Duration::from_secs(30), del: Duration::from_secs(30) };
     World { network, dir }
 }
 
@@ -213,11 +213,15 @@ async fn a_failed_del_goes_on_and_can_be_repeated() {
 #[tokio::test]
 async fn a_plugin_that_hangs_is_killed_with_its_children() {
     let mut world = world();
-    world.network.deadline = Duration::from_millis(300);
-    world.plugin("slow", "[ $CNI_COMMAND = DEL ] && exit 0; sleep 1000 & echo $! >$LOG; wait");
+    world.network.limits.add = Duration::from_millis(300);
+    world.plugin(
+        "slow",
+        "[ $CNI_COMMAND = DEL ] && exit 0; echo waiting for the controller >&2; sleep 1000 & echo $! >$LOG; wait",
+    );
     world.conf("1.conf", r#"{"cniVersion":"1.0.0","name":"n","type":"slow"}"#);
     let error = world.network.setup(&pod("id4", Path::new("/ns"))).await.unwrap_err();
     assert!(matches!(&error, NetworkError::Deadline { plugin, .. } if plugin == "slow"), "{error}");
+    assert!(error.to_string().ends_with("within 300ms and was killed; stderr: waiting for the controller"), "{error}");
     let child = world.log();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let state = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
@@ -237,6 +241,99 @@ async fn the_kubelets_cidr_fills_the_template() {
     let file = world.dir.path().join("conf").join(RENDERED);
     let before = fs::read_to_string(&file).unwrap();
     assert!(before.contains(r#"[{"subnet":"10.1.0.0/16"}],[{"subnet":"fd00::/64"}]"#), "{before}");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644, "others read it as well");
     world.network.set_pod_cidr("10.2.0.0/16").await.unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), before, "a ready network stays");
+
+    // Somebody's own network is not added to, not even when its plugin is not there yet.
+    fs::remove_file(&file).unwrap();
+    world.conf("50-own.conf", r#"{"cniVersion":"1.0.0","name":"own","type":"absent"}"#);
+    world.network.set_pod_cidr("10.2.0.0/16").await.unwrap();
+    assert!(!file.exists());
+    for bad in ["10.1.0.0/16,", "10.1.0.0/33", "fd00::/129", "10.1.0.0/16;fd00::/64"] {
+        assert!(matches!(world.network.set_pod_cidr(bad).await, Err(NetworkError::Cidr { .. })), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn much_said_is_cut_to_its_end_and_what_is_left_running_delays_nothing() {
+    let world = world();
+    // Two megabytes, more than any pipe holds, then the reason.
+    world.plugin(
+        "loud",
+        "[ $CNI_COMMAND = DEL ] && exit 0; yes a lot of words | head -c 2000000 >&2; echo the reason >&2; exit 1",
+    );
+    world.conf("1.conf", r#"{"cniVersion":"1.0.0","name":"n","type":"loud"}"#);
+    let error = world.network.setup(&pod("id5", Path::new("/ns"))).await.unwrap_err().to_string();
+    assert!(error.contains("\"loud\" (ADD") && error.ends_with("the reason") && error.len() < 1300, "{error}");
+
+    // It leaves a daemon that holds all its output.
+    let leaves = r#"[ $CNI_COMMAND = DEL ] && exit 0; sleep 20 & echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.0.2/24"}]}'"#;
+    world.plugin("loud", leaves);
+    let started = Instant::now();
+    world.network.setup(&pod("id6", Path::new("/ns"))).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn several_networks_are_set_up_side_by_side_or_in_turn() {
+    let mut world = world();
+    world.network.cni.max_conf_num = 2;
+    world.plugin(
+        "net",
+        r#"c=$(cat); echo "$CNI_COMMAND $CNI_IFNAME" >>$LOG; [ $CNI_COMMAND = DEL ] && exit 0
+case "$c" in *\"fail\"*) exit 9 ;; esac
+sleep 0.4; echo "done $CNI_IFNAME" >>$LOG
+echo '{"cniVersion":"1.0.0","interfaces":[{"name":"'$CNI_IFNAME'","sandbox":"/ns"}],"ips":[{"address":"10.9.'${CNI_IFNAME#eth}'.2/24","interface":0}]}'"#,
+    );
+    for (file, name) in [("1.conf", "one"), ("2.conf", "two"), ("3.conf", "three")] {
+        world.conf(file, &format!(r#"{{"cniVersion":"1.0.0","name":"{name}","type":"net"}}"#));
+    }
+    let pod = pod("id7", Path::new("/ns"));
+    let setup = world.network.setup(&pod).await.unwrap();
+    let log = world.log();
+    let first: Vec<_> = log.lines().take(2).collect();
+    assert!(first.contains(&"ADD eth0") && first.contains(&"ADD eth1"), "{log}");
+    assert_eq!(setup.ips, ["10.9.0.2".parse::<IpAddr>().unwrap()], "the pod's address is the first network's");
+    assert_eq!(setup.result.interfaces["eth1"].ip_configs[0].ip, "10.9.1.2");
+    assert_eq!(setup.timings.iter().map(|t| t.network.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    world.network.teardown(&pod).await.unwrap();
+    assert!(world.log().ends_with("DEL eth1\nDEL eth0\n"), "{}", world.log());
+
+    fs::remove_file(world.dir.path().join("log")).unwrap();
+    world.network.cni.setup_serially = true;
+    world.network.setup(&pod).await.unwrap();
+    world.network.teardown(&pod).await.unwrap();
+    assert_eq!(world.log(), "ADD eth0\ndone eth0\nADD eth1\ndone eth1\nDEL eth1\nDEL eth0\n");
+
+    // One of them fails while the other works: nothing is left of either.
+    world.network.cni.setup_serially = false;
+    world.conf("2.conf", r#"{"cniVersion":"1.0.0","name":"two","type":"net","fail":true}"#);
+    let error = world.network.setup(&pod).await.unwrap_err().to_string();
+    assert!(error.contains("network \"two\"") && error.contains("exit status: 9"), "{error}");
+    assert!(world.log().ends_with("done eth0\nDEL eth1\nDEL eth0\n"), "{}", world.log());
+    assert_eq!(world.cached(), 0);
+}
+
+#[tokio::test]
+async fn a_limit_that_can_not_be_read_is_refused_before_anything_is_done() {
+    let world = world();
+    world.plugin("one", "echo $CNI_COMMAND >>$LOG");
+    world.conf("1.conf", r#"{"cniVersion":"1.0.0","name":"n","type":"one"}"#);
+    let mut pod = pod("id8", Path::new("/ns"));
+    pod.annotations.insert("kubernetes.io/egress-bandwidth".into(), "10 Mbit".into());
+    let error = shared_proto::Error::from(world.network.setup(&pod).await.unwrap_err());
+    assert_eq!(error.code, shared_proto::Code::InvalidArgument);
+    assert!(error.message.contains("egress-bandwidth") && error.message.contains("10 Mbit"), "{error}");
+    assert_eq!(world.log(), "");
+}
+
+#[test]
+fn a_handlers_folder_has_the_usual_limit_unless_it_names_one() {
+    let network = Network::new(&shared_config::Cni::default(), Path::new("/none"), Default::default());
+    let mut runtime = shared_config::Runtime { cni_conf_dir: "/other".into(), ..Default::default() };
+    assert_eq!(network.for_runtime(&runtime).cni.max_conf_num, 1);
+    runtime.cni_max_conf_num = 3;
+    let own = network.for_runtime(&runtime).cni;
+    assert_eq!((own.conf_dir.as_path(), own.max_conf_num), (Path::new("/other"), 3));
 }

@@ -10,6 +10,7 @@ use shared_proto::{Error, Result};
 
 use super::Record;
 use crate::call::{CLEANUP, within};
+use crate::network::TEARDOWN_LIMIT;
 use crate::{Inner, paths};
 
 /// Errors of several steps, as one.
@@ -68,7 +69,7 @@ impl Inner {
             pod.netns = Default::default();
         }
         let teardown = async { Ok(self.network_of(&record.runtime_handler).teardown(&pod).await?) };
-        within(format!("take back the network of sandbox {}", record.id), CLEANUP, teardown).await.map(drop)
+        within(format!("take back the network of sandbox {}", record.id), TEARDOWN_LIMIT, teardown).await.map(drop)
     }
 
     /// Removes what is stored of a sandbox that was stopped: snapshot, folders and, when nothing else is left, record.

@@ -202,6 +202,7 @@ pub(crate) struct CniSection {
     pub bin_dirs: Option<Vec<PathBuf>>,
     pub conf_dir: Option<PathBuf>,
     pub max_conf_num: Option<usize>,
+    pub setup_serially: Option<bool>,
     pub conf_template: Option<PathBuf>,
     pub ip_pref: Option<IpPref>,
 }

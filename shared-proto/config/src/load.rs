@@ -214,6 +214,7 @@ fn apply_section(config: &mut Config, section: Section) {
     set(&mut cni.bin_dirs, section.cni.bin_dirs);
     set(&mut cni.conf_dir, section.cni.conf_dir);
     set(&mut cni.max_conf_num, section.cni.max_conf_num);
+    set(&mut cni.setup_serially, section.cni.setup_serially);
     set(&mut cni.conf_template, section.cni.conf_template);
     set(
         &mut cni.ip_pref,

@@ -130,6 +130,8 @@ pub struct Cni {
     pub conf_dir: PathBuf,
     /// Networks used, from the first file in name order; 0 = all. Default 1.
     pub max_conf_num: usize,
+    /// Several networks are set up one after the other instead of side by side.
+    pub setup_serially: bool,
     /// Template rendered when the kubelet sends its pod CIDR; empty = none.
     pub conf_template: PathBuf,
     /// Which address is the pod's first: `ipv4`, `ipv6` or `cni`.
@@ -164,6 +166,7 @@ pub struct Runtime {
     /// Overrides of the global settings; empty = those.
     pub snapshotter: String,
     pub cni_conf_dir: String,
+    /// Counts only with `cni_conf_dir`; 0 = the global setting.
     pub cni_max_conf_num: usize,
 }
 
@@ -234,6 +237,7 @@ impl Default for Cni {
             bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
             conf_dir: "/etc/cni/net.d".into(),
             max_conf_num: 1,
+            setup_serially: false,
             conf_template: PathBuf::new(),
             ip_pref: "ipv4".into(),
         }

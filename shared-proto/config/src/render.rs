@@ -80,6 +80,7 @@ pub fn render(config: &Config) -> String {
     line(format!("bin_dirs = [{}]", dirs.join(", ")));
     line(format!("conf_dir = {}", path(&cni.conf_dir)));
     line(format!("max_conf_num = {}", cni.max_conf_num));
+    line(format!("setup_serially = {}", cni.setup_serially));
     line(format!("conf_template = {}", path(&cni.conf_template)));
     line(format!("ip_pref = {}", quote(&cni.ip_pref)));
 

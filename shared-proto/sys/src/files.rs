@@ -16,10 +16,15 @@ pub enum Durability {
 
 /// Replaces `path` by `content` in one step. Mode 0600 unless the umask takes more.
 pub fn write_atomic(path: &Path, content: &[u8], durability: Durability) -> io::Result<()> {
+    write_atomic_as(path, content, durability, 0o600)
+}
+
+/// The same with another mode.
+pub fn write_atomic_as(path: &Path, content: &[u8], durability: Durability, mode: u32) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other(format!("{} has no folder", path.display())))?;
     let name = path.file_name().ok_or_else(|| io::Error::other(format!("{} is no file", path.display())))?;
     let temporary = dir.join(format!(".{}.tmp", name.to_string_lossy()));
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
     file.write_all(content)?;
     if durability == Durability::Durable {
         file.sync_all()?;
