@@ -92,7 +92,9 @@ impl World {
 
     fn file_side(&self, all: &mut Inventory) {
         let network = self.slot.name();
-        list(&self.paths.ipam.join(&network), "address", all);
+        for given_out in std::fs::read_dir(&self.paths.ipam).into_iter().flatten().flatten() {
+            list(&given_out.path(), "address", all);
+        }
         all.retain(|item| !item.contains("last_reserved_ip") && !item.ends_with("/lock"));
         for entry in std::fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&format!("{network}-")) {
@@ -110,11 +112,16 @@ impl World {
         for (socket, id) in self.shim_sockets() {
             all.insert(format!("shim socket {} of {id}", socket.display()));
         }
-        let rules =
-            std::process::Command::new("iptables-save").args(["-t", "nat"]).output().expect("run iptables-save");
-        for line in String::from_utf8_lossy(&rules.stdout).lines() {
-            if line.contains(&format!("\"{network}\"")) || line.contains(&format!("name: \\\"{network}\\\"")) {
-                all.insert(format!("iptables {line}"));
+        // Rules name the network or an address of it.
+        let start = |subnet: String, end: &str| subnet.trim_end_matches(end).to_owned();
+        let (four, six) = (start(self.slot.subnet(), "0/24"), start(self.slot.subnet6(), ":/64"));
+        let ours = [format!("\"{network}\""), format!("name: \\\"{network}\\\""), four, six];
+        for program in ["iptables-save", "ip6tables-save"] {
+            let rules = std::process::Command::new(program).output().unwrap_or_else(|e| panic!("run {program}: {e}"));
+            for line in String::from_utf8_lossy(&rules.stdout).lines() {
+                if line.starts_with("-A") && ours.iter().any(|ours| line.contains(ours)) {
+                    all.insert(format!("{program} {line}"));
+                }
             }
         }
     }

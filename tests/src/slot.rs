@@ -42,6 +42,11 @@ impl Slot {
         format!("10.214.{}.0/24", self.number)
     }
 
+    /// The pods' network of the other family, a /64.
+    pub fn subnet6(&self) -> String {
+        format!("fd5e:a0:1:{:x}::/64", u16::from(self.number) + 1)
+    }
+
     /// A host port for the suites, from a range of ten of this slot's own.
     pub fn host_port(&self, index: u8) -> u16 {
         assert!(index < 10, "a slot has ten host ports");
@@ -59,6 +64,9 @@ impl Slot {
             // Fails only when the bridge vanished meanwhile.
             let _ = Command::new("ip").args(["link", "del", "dev", &bridge]).output();
         }
+        for (program, subnet) in [("iptables", self.subnet()), ("ip6tables", self.subnet6())] {
+            remove_rules(program, &subnet);
+        }
         for cgroup in self.cgroups() {
             remove_cgroup(&cgroup);
         }
@@ -68,6 +76,17 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.clean();
+    }
+}
+
+/// Deletes what the plugin `firewall` allowed the addresses of a killed world.
+fn remove_rules(program: &str, subnet: &str) {
+    let start = subnet.trim_end_matches("0/24").trim_end_matches(":/64");
+    let listed = Command::new(program).args(["-w", "-S", "CNI-FORWARD"]).output();
+    let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    for rule in listed.lines().filter(|rule| rule.contains(&format!(" {start}"))) {
+        let delete = rule.replacen("-A", "-D", 1);
+        let _ = Command::new(program).arg("-w").args(delete.split(' ')).output();
     }
 }
 

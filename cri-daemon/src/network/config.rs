@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,10 @@ pub(super) struct List {
 
 /// What a folder looked like: another look means other files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Look(Vec<(PathBuf, u64, Option<SystemTime>)>);
+pub(super) struct Look(Vec<(PathBuf, Mark)>);
+
+/// What no file keeps when it, or the link to it, is written or replaced.
+type Mark = (u64, u64, i64, i64);
 
 /// The configuration files of `dir` in name order. An absent folder has none. Blocks.
 pub(super) fn look(dir: &Path) -> io::Result<Look> {
@@ -40,7 +43,7 @@ pub(super) fn look(dir: &Path) -> io::Result<Look> {
         if path.extension().is_some_and(|e| e == "conf" || e == "conflist" || e == "json")
             && let Ok(meta) = fs::metadata(&path)
         {
-            files.push((path, meta.len(), meta.modified().ok()));
+            files.push((path, (meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec())));
         }
     }
     files.sort();
@@ -175,6 +178,28 @@ mod tests {
         let before = look(dir.path()).unwrap();
         put("20-b.conf", r#"{"name":"longer","type":"ptp"}"#);
         assert_ne!(look(dir.path()).unwrap(), before);
+
+        // Replaced by one of the same length and time, and a link that leads elsewhere, as orchestrators do it.
+        let looks = || look(dir.path()).unwrap();
+        let (before, file) = (looks(), dir.path().join("20-b.conf"));
+        let time = fs::metadata(&file).unwrap().modified().unwrap();
+        put("new.tmp", r#"{"name":"othern","type":"ptp"}"#);
+        fs::File::options().write(true).open(dir.path().join("new.tmp")).unwrap().set_modified(time).unwrap();
+        fs::rename(dir.path().join("new.tmp"), &file).unwrap();
+        assert_ne!(looks(), before);
+        for version in ["v1", "v2"] {
+            fs::create_dir(dir.path().join(version)).unwrap();
+            put(&format!("{version}/net"), "{}");
+        }
+        let turn = |version: &str| {
+            let _ = fs::remove_file(dir.path().join("data"));
+            std::os::unix::fs::symlink(version, dir.path().join("data")).unwrap();
+        };
+        turn("v1");
+        std::os::unix::fs::symlink("data/net", dir.path().join("40-linked.conf")).unwrap();
+        let before = looks();
+        turn("v2");
+        assert_ne!(looks(), before);
         assert_eq!(look(Path::new("/none")).unwrap(), Look::default());
     }
 

@@ -90,6 +90,44 @@ async fn a_failed_pod_leaves_nothing_and_its_name_is_free() {
 }
 
 #[tokio::test]
+async fn the_task_is_made_beside_the_network_and_taken_back_when_that_fails() {
+    let world = World::new().await;
+    for fails in [false, true] {
+        for file in ["hold", "fail"].iter().take(1 + usize::from(fails)) {
+            world.plugin(file, true);
+        }
+        let look = async {
+            let made = |left: &[String]| ["task ", "snapshot "].map(|kind| left.iter().any(|l| l.starts_with(kind)));
+            for _ in 0..500 {
+                if made(&world.left().await) == [true, true] {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let seen = made(&world.left().await);
+            world.plugin("hold", false);
+            seen
+        };
+        let (pod, seen) = tokio::join!(world.run("web"), look);
+        assert_eq!(seen, [true, true], "both are there while the plugin works");
+        match fails {
+            false => world.remove_pod(&pod.unwrap()).await.unwrap(),
+            true => assert!(pod.unwrap_err().message.contains("no address left")),
+        }
+        assert_eq!(world.left().await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn the_network_is_taken_back_when_something_beside_it_fails() {
+    let world = World::new().await;
+    world.host.fail("mount_shm", true);
+    world.run("web").await.unwrap_err();
+    assert_eq!(world.plugin_calls(), ["ADD", "DEL"]);
+    assert_eq!(world.left().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn what_cannot_be_cleaned_waits_for_removal_and_holds_no_name() {
     let mut world = World::new().await;
     world.plugin("fail", true);

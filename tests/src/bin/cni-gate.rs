@@ -3,7 +3,8 @@
 //! - `cni-fail` in the name: every ADD fails; `cni-once`: the first one; `cni-slow`: takes a second and a half.
 //! - `cni-stuck`: the first DEL fails.
 //!
-//! Each call adds a line `COMMAND POD CONTAINER-ID` to `calls` in the folder that the configuration names.
+//! Each call adds a line `COMMAND POD CONTAINER-ID` to `calls` in the folder that the configuration names, and leaves
+//! there in `config-COMMAND-POD` what it was told.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -26,6 +27,7 @@ fn main() {
 
     let calls = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("calls"));
     calls.and_then(|mut f| f.write_all(format!("{command} {pod} {id}\n").as_bytes())).expect("note the call");
+    std::fs::write(dir.join(format!("config-{command}-{pod}")), &text).expect("note what was told");
 
     let first = |what: &str| std::fs::File::create_new(dir.join(format!("{what}-{pod}"))).is_ok();
     if command == "ADD" && pod.contains("cni-slow") {
@@ -43,6 +45,7 @@ fn main() {
 }
 
 fn fail(pod: &str) -> ! {
+    eprintln!("the gate is closed for {pod}");
     println!("{}", json!({"cniVersion": "0.4.0", "code": 100, "msg": format!("gate: {pod} asked for a failure")}));
     std::process::exit(1);
 }
