@@ -31,6 +31,12 @@ pub struct Options {
     pub traces: String,
     /// `device_ownership_from_security_context`.
     pub device_ownership: bool,
+    /// More lines of the section of CNI.
+    pub cni: String,
+    /// More lines of the section of images.
+    pub images: String,
+    /// More runtime handlers, all of them runc: their names, and lines of their sections.
+    pub handlers: Vec<(&'static str, &'static str)>,
 }
 
 impl Options {
@@ -50,6 +56,9 @@ impl Options {
             metrics: Default::default(),
             traces: String::new(),
             device_ownership: false,
+            cni: String::new(),
+            images: String::new(),
+            handlers: Vec::new(),
         }
     }
 }
@@ -73,7 +82,8 @@ pub struct Paths {
     mirrors: PathBuf,
     /// CNI's configuration files.
     pub cni_conf: PathBuf,
-    cni_bin: PathBuf,
+    /// CNI's plugins, as links.
+    pub cni_bin: PathBuf,
 }
 
 impl Paths {
@@ -132,11 +142,18 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
         3 => version3(paths, options),
         other => panic!("no configuration of version {other}"),
     };
+    let section = if options.version == 2 { "io.containerd.grpc.v1.cri" } else { "io.containerd.cri.v1.runtime" };
+    for (name, lines) in &options.handlers {
+        let table = format!("plugins.\"{section}\".containerd.runtimes.{name}");
+        let (runc, root) = (paths.gate.join("runc"), &paths.runc_root);
+        let _ = writeln!(text, "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n{lines}");
+        let _ = writeln!(text, "[{table}.options]\nBinaryName = \"{}\"\nRoot = \"{}\"", runc.display(), root.display());
+    }
     write(&paths.config, &text);
 }
 
 fn version2(paths: &Paths, options: &Options) -> String {
-    let timeout = progress_timeout(options);
+    let timeout = images(options);
     let oom = if crate::world::peer().is_some() { "restrict_oom_score_adj = true\n" } else { "" };
     format!(
         r#"
@@ -149,6 +166,7 @@ device_ownership_from_security_context = {devices}
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{cni_bin}"
 conf_dir = "{cni_conf}"
+{cni}
 [plugins."io.containerd.grpc.v1.cri".registry]
 config_path = "{mirrors}"
 [plugins."io.containerd.grpc.v1.cri".containerd]
@@ -165,6 +183,7 @@ SystemdCgroup = false
         devices = options.device_ownership,
         cni_bin = paths.cni_bin.display(),
         cni_conf = paths.cni_conf.display(),
+        cni = options.cni,
         mirrors = paths.mirrors.display(),
         snapshotter = options.snapshotter,
         runc = paths.gate.join("runc").display(),
@@ -188,6 +207,7 @@ device_ownership_from_security_context = {devices}
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["{cni_bin}"]
 conf_dir = "{cni_conf}"
+{cni}
 [plugins."io.containerd.cri.v1.runtime".containerd]
 default_runtime_name = "runc"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
@@ -201,9 +221,10 @@ stream_server_port = "0"
 "#,
         netns = options.private_netns,
         devices = options.device_ownership,
-        timeout = progress_timeout(options),
+        timeout = images(options),
         cni_bin = paths.cni_bin.display(),
         cni_conf = paths.cni_conf.display(),
+        cni = options.cni,
         mirrors = paths.mirrors.display(),
         snapshotter = options.snapshotter,
         runc = paths.gate.join("runc").display(),
@@ -211,16 +232,18 @@ stream_server_port = "0"
     )
 }
 
-fn progress_timeout(options: &Options) -> String {
-    match options.pull_progress_timeout.as_str() {
+/// Lines about images.
+fn images(options: &Options) -> String {
+    let timeout = match options.pull_progress_timeout.as_str() {
         "" => String::new(),
         value => format!("image_pull_progress_timeout = \"{value}\"\n"),
-    }
+    };
+    timeout + &options.images
 }
 
 /// Writes the CNI network: bridge, host ports, and at the end our `gate`, which fails when a pod's name asks for it.
 pub fn network(paths: &Paths, slot: &Slot) {
-    for plugin in ["bridge", "host-local", "portmap", "loopback"] {
+    for plugin in ["bridge", "host-local", "portmap", "loopback", "bandwidth", "tuning", "firewall"] {
         let target = Path::new("/usr/lib/cni").join(plugin);
         assert!(target.exists(), "{} is missing: install containernetworking-plugins", target.display());
         symlink(target, paths.cni_bin.join(plugin)).expect("link a CNI plugin");

@@ -36,6 +36,12 @@ pub enum Fault {
     Basic { user: &'static str, password: &'static str },
     /// A token from `/token`, for those who authenticate there; everybody, if there is no user.
     Token { user: Option<(&'static str, &'static str)> },
+    /// A token from `/token`, for those who post this refresh token there.
+    Refresh { token: &'static str },
+    /// No token is given, but one who has it gets in.
+    Bearer,
+    /// Each layer takes half a second.
+    Slow,
 }
 
 #[derive(Default)]
@@ -46,6 +52,8 @@ struct State {
     layers: BTreeMap<String, Bytes>,
     configs: BTreeMap<String, Bytes>,
     requests: Vec<String>,
+    /// Layers under way, and the most that there were at a time.
+    under_way: (usize, usize),
 }
 
 /// A running registry; see the [module](self).
@@ -57,7 +65,8 @@ pub struct Faulty {
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
-const TOKEN: &str = "a-token-of-trust";
+/// The token that opens what [`Fault::Token`] and its like close.
+pub const TOKEN: &str = "a-token-of-trust";
 
 impl Faulty {
     pub async fn start() -> Self {
@@ -70,9 +79,10 @@ impl Faulty {
                 let (stream, _) = listener.accept().await.expect("accept");
                 let state = served.clone();
                 tokio::spawn(async move {
-                    let service = hyper::service::service_fn(|request| {
-                        let response = answer(&state, address, &request);
-                        std::future::ready(Ok::<_, Infallible>(response))
+                    let service = hyper::service::service_fn(|request: Request<Incoming>| async {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                        Ok::<_, Infallible>(answer(&state, address, &Request::from_parts(head, body)))
                     });
                     // Fails when the client, or a fault, breaks the connection.
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -99,11 +109,17 @@ impl Faulty {
         }
     }
 
+    /// The most layers that were sent at a time since the last [`Faulty::fail`].
+    pub fn most_at_a_time(&self) -> usize {
+        self.state.lock().expect("lock").under_way.1
+    }
+
     /// From now on this goes wrong. Forgets the requests so far.
     pub fn fail(&self, fault: Fault) {
         let mut state = self.state.lock().expect("lock");
         state.fault = fault;
         state.requests.clear();
+        state.under_way.1 = state.under_way.0;
     }
 
     /// The requests since the last [`Faulty::fail`]: method, path, range.
@@ -143,8 +159,8 @@ fn strikes(times: &mut usize) -> bool {
     strikes
 }
 
-fn answer(state: &Mutex<State>, address: SocketAddr, request: &Request<Incoming>) -> Response<Body> {
-    let mut state = state.lock().expect("lock");
+fn answer(shared: &Arc<Mutex<State>>, address: SocketAddr, request: &Request<Bytes>) -> Response<Body> {
+    let mut state = shared.lock().expect("lock");
     let text = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     let (range, authorization) = (text(header::RANGE), text(header::AUTHORIZATION));
     let path = request.uri().path().to_owned();
@@ -153,6 +169,12 @@ fn answer(state: &Mutex<State>, address: SocketAddr, request: &Request<Incoming>
     if path == "/token" {
         let allowed = match state.fault {
             Fault::Token { user: Some((user, password)) } => authorization == basic(user, password),
+            Fault::Refresh { token } => {
+                let form = String::from_utf8_lossy(request.body());
+                request.method() == hyper::Method::POST
+                    && form.split('&').any(|f| f == format!("refresh_token={token}"))
+            }
+            Fault::Bearer => false,
             _ => true,
         };
         return match allowed {
@@ -164,7 +186,7 @@ fn answer(state: &Mutex<State>, address: SocketAddr, request: &Request<Incoming>
         Fault::Basic { user, password } if authorization != basic(user, password) => {
             Some("Basic realm=\"e2e\"".to_owned())
         }
-        Fault::Token { .. } if authorization != format!("Bearer {TOKEN}") => {
+        Fault::Token { .. } | Fault::Refresh { .. } | Fault::Bearer if authorization != format!("Bearer {TOKEN}") => {
             Some(format!("Bearer realm=\"http://{address}/token\",service=\"e2e\",scope=\"repository:any:pull\""))
         }
         _ => None,
@@ -211,10 +233,30 @@ fn answer(state: &Mutex<State>, address: SocketAddr, request: &Request<Incoming>
             return Response::new(full(config.clone()));
         }
         if let Some(layer) = state.layers.get(digest).cloned() {
+            if matches!(state.fault, Fault::Slow) {
+                state.under_way.0 += 1;
+                state.under_way.1 = state.under_way.1.max(state.under_way.0);
+                return slow(shared.clone(), layer);
+            }
             return blob(&mut state.fault, layer, &range);
         }
     }
     error(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "blob unknown to registry")
+}
+
+/// A whole layer, of which the end takes its time.
+fn slow(state: Arc<Mutex<State>>, data: Bytes) -> Response<Body> {
+    let length = data.len();
+    let (first, last) = (data.slice(..length / 2), data.slice(length / 2..));
+    let end = futures::stream::once(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        state.lock().expect("lock").under_way.0 -= 1;
+        Ok(Frame::data(last))
+    });
+    let body = futures::stream::iter([Ok(Frame::data(first))]).chain(end);
+    let mut response = Response::new(BoxBody::new(StreamBody::new(body)));
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    response
 }
 
 /// A layer, from where the range begins, with whatever is wrong with it.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use e2e::cri::{Answer, Cri, image};
-use e2e::faulty::{Fault, Faulty};
+use e2e::faulty::{Fault, Faulty, TOKEN};
 use e2e::fixtures::fixtures;
 use e2e::{Wiring, World, config::Options};
 use shared_proto::cri::v1::*;
@@ -16,6 +16,7 @@ e2e::wirings!(
     refusals,
     mirrors_are_tried_in_turn,
     a_stalled_pull_is_given_up,
+    layers_are_fetched_once_and_some_at_a_time,
 );
 
 const NAME: &str = "faulty.test/some/image:1";
@@ -137,6 +138,30 @@ async fn credentials(wiring: Wiring) {
     }
     registry.fail(Fault::Token { user: None });
     assert_eq!(pull(&cri, None).await.expect("a token for everybody"), fixtures().layered.id());
+    remove(&cri).await;
+
+    // Tokens: one to be exchanged, one to be sent as it is.
+    let identity = |token: &str| AuthConfig { identity_token: token.into(), ..Default::default() };
+    let bearer = |token: &str| AuthConfig { registry_token: token.into(), ..Default::default() };
+    for (fault, wrong, right) in [
+        (Fault::Refresh { token: "refreshing" }, identity("stale"), identity("refreshing")),
+        (Fault::Bearer, bearer("stale"), bearer(TOKEN)),
+    ] {
+        registry.fail(fault.clone());
+        let status = pull(&cri, Some(wrong)).await.expect_err("not authenticated");
+        assert_eq!(status.code(), Code::Unauthenticated, "{fault:?}: {status:?}");
+        assert_eq!(pull(&cri, Some(right)).await.expect("authenticated"), fixtures().layered.id(), "{fault:?}");
+        remove(&cri).await;
+    }
+    // For another registry: nothing is sent. For this one, however it is written: all is well.
+    registry.fail(Fault::Basic { user: "me", password: "secret" });
+    let at = |server: String| AuthConfig { server_address: server, ..user("secret") };
+    let status = pull(&cri, Some(at("https://registry.example.com".into()))).await.expect_err("not for this registry");
+    assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
+    for server in [registry.address().to_string(), format!("http://{}/v2/", registry.address())] {
+        assert_eq!(pull(&cri, Some(at(server.clone()))).await.expect(&server), fixtures().layered.id());
+        remove(&cri).await;
+    }
     let log = world.logs();
     assert!(!log.contains("bWU6c2VjcmV0") && !log.contains("a-token-of-trust"), "no secret is logged");
 }
@@ -221,5 +246,45 @@ async fn a_stalled_pull_is_given_up(wiring: Wiring) {
     registry.fail(Fault::None);
     assert_eq!(pull(&cri, None).await.expect("after the stall"), fixtures().layered.id());
     remove(&cri).await;
+    world.assert_as_before(&before).await;
+}
+
+async fn layers_are_fetched_once_and_some_at_a_time(wiring: Wiring) {
+    let mut options = Options::new(wiring);
+    options.images = "max_concurrent_downloads = 2\n".into();
+    let world = World::start(wiring, options).await;
+    let (cri, before, registry) = (world.cri(), world.inventory().await, Faulty::start().await);
+    hosts(&world, &format!("server = \"http://{0}\"\n[host.\"http://{0}\"]\n", registry.address()));
+    // Three repositories with the same layers, and one of them under two tags.
+    let names = ["one:1", "two:1", "three:1", "three:2"];
+    for name in names {
+        let (repository, tag) = name.split_once(':').expect("a tag");
+        registry.add(repository, tag, &fixtures().layered);
+    }
+    let layers = fixtures().layered.layers.len();
+    assert!(layers > 2, "too few layers to see a limit");
+    registry.fail(Fault::Slow);
+    let request =
+        |name: &str| PullImageRequest { image: Some(image(&format!("faulty.test/{name}"))), ..Default::default() };
+    assert_eq!(cri.pull_image(request("one:1")).await.image_ref, fixtures().layered.id());
+    assert_eq!(registry.most_at_a_time(), 2, "{:?}", registry.requests());
+    cri.remove_image(RemoveImageRequest { image: Some(image("faulty.test/one:1")) }).await;
+
+    registry.fail(Fault::Slow);
+    let pulls = names.map(|name| {
+        let cri = cri.clone();
+        async move { cri.pull_image(request(name)).await.image_ref }
+    });
+    let ids = futures::future::join_all(pulls).await;
+    assert!(ids.iter().all(|id| id == fixtures().layered.id()), "{ids:?}");
+    for layer in &fixtures().layered.layers {
+        let fetched = registry.requests().into_iter().filter(|r| r.contains(&layer.digest)).count();
+        assert_eq!(fetched, 1, "{}: {:?}", layer.digest, registry.requests());
+    }
+    let mut tags = cri.find_image(&ids[0]).await.expect("the image").repo_tags;
+    tags.sort();
+    assert_eq!(tags, ["faulty.test/one:1", "faulty.test/three:1", "faulty.test/three:2", "faulty.test/two:1"]);
+    // By its id, and so with all its names.
+    cri.remove_image(RemoveImageRequest { image: Some(image(&ids[0])) }).await;
     world.assert_as_before(&before).await;
 }

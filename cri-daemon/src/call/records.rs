@@ -9,6 +9,7 @@ use shared_proto::{Error, Result, any};
 
 use super::{CLEANUP, PATIENCE, PROCESS, RECORD, patient, within};
 use crate::Inner;
+use crate::image::ResolvedImage;
 
 /// Label that tells sandboxes from containers.
 pub const KIND: &str = "io.cri-containerd.kind";
@@ -114,8 +115,18 @@ impl Inner {
         gone(patient(doing, RECORD, CLEANUP, || self.core.containers.delete(&self.cx, request.clone())).await)
     }
 
-    /// Makes the root file system of a container on top of its image.
-    pub async fn prepare(&self, snapshotter: &str, key: &str, parent: &str) -> Result<Vec<types::Mount>> {
+    /// Makes the root file system of a container on top of its image, which is unpacked first where it is not yet.
+    pub async fn prepare(&self, snapshotter: &str, key: &str, image: &ResolvedImage) -> Result<Vec<types::Mount>> {
+        match self.prepare_on(snapshotter, key, &image.chain_id).await {
+            Err(e) if e.is_not_found() && !image.chain_id.is_empty() => {
+                self.images.unpack(image, snapshotter).await?;
+                self.prepare_on(snapshotter, key, &image.chain_id).await
+            }
+            prepared => prepared,
+        }
+    }
+
+    async fn prepare_on(&self, snapshotter: &str, key: &str, parent: &str) -> Result<Vec<types::Mount>> {
         let request = s::PrepareSnapshotRequest {
             snapshotter: snapshotter.to_owned(),
             key: key.to_owned(),

@@ -9,7 +9,7 @@ use futures::TryStreamExt as _;
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use shared_proto::containerd::content::ReadContentRequest;
+use shared_proto::containerd::{self, content::ReadContentRequest};
 use shared_proto::{Context, Core, Error, Result};
 
 use super::ImageError;
@@ -31,14 +31,27 @@ pub struct Inspected {
     /// Manifest, configuration and layers as they are stored, bytes. Never 0.
     pub size: u64,
     pub config: Arc<ImageConfiguration>,
+    /// The layers, in order.
+    pub layers: Arc<[containerd::Descriptor]>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Descriptor {
+    #[serde(default)]
+    media_type: String,
     digest: String,
     #[serde(default)]
     size: u64,
     platform: Option<Platform>,
+}
+
+impl Descriptor {
+    fn into_wire(self) -> containerd::Descriptor {
+        let (media_type, digest) = (self.media_type, self.digest);
+        let size = i64::try_from(self.size).unwrap_or(i64::MAX);
+        containerd::Descriptor { media_type, digest, size, ..Default::default() }
+    }
 }
 
 /// A manifest or an index: whichever fields are there say which.
@@ -69,7 +82,8 @@ pub async fn inspect(core: &Core, cx: &Context, name: &str, digest: &str, platfo
             (Some(config), _) => {
                 let size = bytes.len() as u64 + config.size + document.layers.iter().map(|l| l.size).sum::<u64>();
                 if let Some(image) = configuration(core, cx, name, &config.digest, size, platform).await? {
-                    return Ok(image);
+                    let layers = document.layers.into_iter().map(Descriptor::into_wire).collect();
+                    return Ok(Inspected { layers, ..image });
                 }
             }
             (None, Some(entries)) if depth < MAX_DEPTH => {
@@ -116,7 +130,7 @@ async fn configuration(
     }
     let config: ImageConfiguration = parse(name, digest, &bytes)?;
     let chain_id = chain_id(config.rootfs().diff_ids());
-    Ok(Some(Inspected { id: digest.to_owned(), chain_id, size, config: Arc::new(config) }))
+    Ok(Some(Inspected { id: digest.to_owned(), chain_id, size, config: Arc::new(config), layers: Arc::default() }))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(name: &str, digest: &str, bytes: &[u8]) -> Result<T> {
@@ -145,11 +159,16 @@ async fn read(core: &Core, cx: &Context, digest: &str) -> Result<BytesMut> {
 
 /// The name under which the snapshot of these layers is committed, by the OCI image specification.
 fn chain_id(diff_ids: &[String]) -> String {
-    let Some((first, rest)) = diff_ids.split_first() else { return String::new() };
-    rest.iter().fold(first.clone(), |chain, next| {
-        let digest = Sha256::digest(format!("{chain} {next}").as_bytes());
-        format!("sha256:{}", hex::encode(digest))
-    })
+    diff_ids.iter().fold(String::new(), |chain, next| chain_next(&chain, next))
+}
+
+/// The chain with one more layer; `chain` is empty for the first one.
+pub(super) fn chain_next(chain: &str, diff_id: &str) -> String {
+    if chain.is_empty() {
+        return diff_id.to_owned();
+    }
+    let digest = Sha256::digest(format!("{chain} {diff_id}").as_bytes());
+    format!("sha256:{}", hex::encode(digest))
 }
 
 #[cfg(test)]
@@ -168,6 +187,7 @@ mod tests {
     #[test]
     fn the_best_entry_is_tried_first() {
         let entry = |digest: &str, platform: Option<(&str, &str)>| Descriptor {
+            media_type: String::new(),
             digest: digest.into(),
             size: 1,
             platform: platform.map(|(os, architecture)| Platform {

@@ -35,21 +35,22 @@ impl Credentials {
         let Some(auth) = auth.filter(|auth| **auth != v1::AuthConfig::default()) else { return Ok(Self::default()) };
         let bad = |reason: &str| ImageError::Credentials { reference: reference.to_string(), reason: reason.into() };
         let secret = if !auth.username.is_empty() {
-            Secret::Password { user: auth.username.clone(), password: auth.password.clone() }
+            Some(Secret::Password { user: auth.username.clone(), password: auth.password.clone() })
         } else if !auth.identity_token.is_empty() {
-            Secret::Identity(auth.identity_token.clone())
+            Some(Secret::Identity(auth.identity_token.clone()))
         } else if !auth.auth.is_empty() {
             let decoded = BASE64_STANDARD_NO_PAD.decode(auth.auth.trim_end_matches('='));
             let decoded = decoded.map_err(|_| bad("auth is not base64"))?;
             let text = String::from_utf8(decoded).map_err(|_| bad("auth is not text"))?;
             let (user, password) = text.split_once(':').ok_or_else(|| bad("auth is not user:password"))?;
-            Secret::Password { user: user.to_owned(), password: password.trim_matches('\0').to_owned() }
+            Some(Secret::Password { user: user.to_owned(), password: password.trim_matches('\0').to_owned() })
         } else if !auth.registry_token.is_empty() {
-            Secret::Token(auth.registry_token.clone())
+            Some(Secret::Token(auth.registry_token.clone()))
         } else {
-            return Err(bad("neither a user name, a token nor auth is given"));
+            // A server without a secret: the pull is anonymous.
+            None
         };
-        Ok(Self { secret: Some(secret), server: host_of(&auth.server_address).to_owned() })
+        Ok(Self { secret, server: host_of(&auth.server_address).to_owned() })
     }
 
     /// The answer to the core's question for credentials for `host`.
@@ -111,7 +112,8 @@ mod tests {
         let token = v1::AuthConfig { registry_token: "t".into(), ..Default::default() };
         assert_eq!(answer(token, "r"), (AuthType::Header, String::new(), "Bearer t".into()));
         let reference = Reference::parse("r.example.com/a").unwrap();
-        for none in [None, Some(&v1::AuthConfig::default())] {
+        let only_server = v1::AuthConfig { server_address: "r.example.com".into(), ..Default::default() };
+        for none in [None, Some(&v1::AuthConfig::default()), Some(&only_server)] {
             assert_eq!(Credentials::parse(none, &reference).unwrap().answer("r").auth_type(), AuthType::None);
         }
     }

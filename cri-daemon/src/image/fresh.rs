@@ -144,7 +144,8 @@ impl Images {
                 Arc::new(content::inspect(&inner.core, &inner.cx, &record.name, &target, &inner.platform).await?)
             }
         };
-        let pinned = record.labels.contains_key(PINNED) || record.name == self.0.sandbox_image;
+        let labelled = record.labels.get(PINNED).is_some_and(|value| value == "pinned");
+        let pinned = labelled || self.0.pinned.contains(&record.name);
         Ok(Named { target, pinned, image })
     }
 

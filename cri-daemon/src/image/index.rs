@@ -144,7 +144,13 @@ mod tests {
 
     fn image(id: &str) -> Arc<Inspected> {
         let config = Default::default();
-        Arc::new(Inspected { id: id.to_owned(), chain_id: String::new(), size: 1, config: Arc::new(config) })
+        Arc::new(Inspected {
+            id: id.to_owned(),
+            chain_id: String::new(),
+            size: 1,
+            config: Arc::new(config),
+            layers: Arc::default(),
+        })
     }
 
     fn named(id: &str, pinned: bool) -> Named {

@@ -7,6 +7,7 @@
 //! - [`reference`], [`platform`]: names; which part of an image is for us.
 //! - [`content`]: what manifest and configuration say.      - [`records`]: writing image records.
 //! - [`transfer`], [`stream`], [`credentials`]: a pull, done by the core.
+//! - [`unpack`]: layers into a snapshotter that the pull was not for.
 //! - [`flight`]: the same pull asked for twice is one pull.
 //! - [`usage`]: what the snapshots take on disk.
 //! - [`pull_image`], [`list_images`], [`image_status`], [`remove_image`], [`image_fs_info`]: the RPCs.
@@ -27,12 +28,14 @@ pub mod reference;
 mod remove_image;
 pub mod stream;
 mod transfer;
+mod unpack;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use oci_spec::image::ImageConfiguration;
+use shared_proto::containerd::Descriptor;
 use shared_proto::{Context, Core, Result};
 
 pub use error::ImageError;
@@ -61,13 +64,15 @@ struct Inner {
     /// Snapshotters of runtime handlers that have their own.
     handlers: BTreeMap<String, String>,
     default_handler: String,
-    /// The sandbox image's name, completed.
-    sandbox_image: String,
+    /// Names, completed, of the sandbox image and the others that the kubelet must not collect.
+    pinned: BTreeSet<String>,
     root: std::path::PathBuf,
     platform: Platform,
     index: RwLock<Index>,
     pulls: Flights<pull_image::Key, Result<String>>,
     removals: Flights<String, Result<()>>,
+    /// By chain id and snapshotter.
+    unpacks: Flights<(String, String), Result<()>>,
     usage: usage::Usage,
 }
 
@@ -83,6 +88,8 @@ pub struct ResolvedImage {
     /// Name of the snapshot to build on; empty for an image without layers.
     pub chain_id: String,
     pub config: Arc<ImageConfiguration>,
+    /// The layers as they are stored, in order.
+    pub layers: Arc<[Descriptor]>,
     /// Bytes, as stored.
     pub size: u64,
     /// Whether the kubelet must not collect it.
@@ -92,17 +99,20 @@ pub struct ResolvedImage {
 impl Images {
     /// Empty until [`Images::start`].
     pub fn new(core: Core, config: &shared_config::Config) -> Self {
-        let sandbox_image = &config.images.sandbox_image;
+        let pinned = config.images.pinned_images.values().chain([&config.images.sandbox_image]);
         Self(Arc::new(Inner {
             cx: Context::new(crate::NAMESPACE),
             handlers: config.runtime.runtimes.iter().map(|(name, r)| (name.clone(), r.snapshotter.clone())).collect(),
             default_handler: config.runtime.default_runtime_name.clone(),
-            sandbox_image: Reference::parse(sandbox_image).map_or_else(|_| sandbox_image.clone(), |r| r.to_string()),
+            pinned: pinned
+                .map(|name| Reference::parse(name).map_or_else(|_| name.clone(), |r| r.to_string()))
+                .collect(),
             root: config.root.clone(),
             platform: Platform::host(),
             index: RwLock::default(),
             pulls: Flights::default(),
             removals: Flights::default(),
+            unpacks: Flights::default(),
             usage: usage::Usage::default(),
             config: config.images.clone(),
             core,
@@ -115,14 +125,13 @@ impl Images {
         Ok(found.ok_or_else(|| ImageError::NotFound { reference: reference_or_id.to_owned() })?.into())
     }
 
-    /// The same, pulled without credentials when it is not there.
-    pub async fn ensure(&self, reference: &str) -> Result<ResolvedImage> {
+    /// The same, pulled without credentials into `snapshotter` when it is not there.
+    pub async fn ensure(&self, reference: &str, snapshotter: &str) -> Result<ResolvedImage> {
         match self.resolve(reference).await {
             Err(e) if e.is_not_found() => {}
             found => return found,
         }
-        let snapshotter = self.snapshotter("")?;
-        let id = self.pull(Reference::parse(reference)?, Credentials::default(), snapshotter).await?;
+        let id = self.pull(Reference::parse(reference)?, Credentials::default(), snapshotter.to_owned()).await?;
         self.resolve(&id).await
     }
 
@@ -144,7 +153,7 @@ impl Images {
     /// The labels of a record that was asked for as `name`.
     fn labels(&self, name: &str) -> Labels {
         let mut labels = Labels::from([(MANAGED.to_owned(), "managed".to_owned())]);
-        if name == self.0.sandbox_image {
+        if self.0.pinned.contains(name) {
             labels.insert(PINNED.to_owned(), "pinned".to_owned());
         }
         labels
@@ -169,6 +178,7 @@ impl From<Listed> for ResolvedImage {
             id: image.id.clone(),
             chain_id: image.chain_id.clone(),
             config: image.config.clone(),
+            layers: image.layers.clone(),
             size: image.size,
             pinned,
         }

@@ -11,6 +11,9 @@ use super::credentials::Credentials;
 use super::{ImageError, Images, Reference, transfer};
 use crate::Cri;
 
+/// Annotation of a pod with the handler that its images are pulled for; the kubelet has a field for it by now.
+const RUNTIME_HANDLER: &str = "io.containerd.cri.runtime-handler";
+
 /// What makes two pulls the same.
 pub(super) type Key = (Reference, Credentials, String);
 
@@ -20,12 +23,22 @@ impl Cri {
         let reference = Reference::parse(&spec.image)?;
         let credentials = Credentials::parse(req.auth.as_ref(), &reference)?;
         let images = &self.0.images;
-        let image_ref = images.pull(reference, credentials, images.snapshotter(&spec.runtime_handler)?).await?;
+        let snapshotter = match spec.runtime_handler.as_str() {
+            "" => images.snapshotter_of_pod(req.sandbox_config.as_ref())?,
+            handler => images.snapshotter(handler)?,
+        };
+        let image_ref = images.pull(reference, credentials, snapshotter).await?;
         Ok(v1::PullImageResponse { image_ref })
     }
 }
 
 impl Images {
+    /// The snapshotter that a pod's annotation asks for; the default one without it, or when it names no handler.
+    pub(super) fn snapshotter_of_pod(&self, pod: Option<&v1::PodSandboxConfig>) -> Result<String, ImageError> {
+        let handler = pod.and_then(|pod| pod.annotations.get(RUNTIME_HANDLER));
+        handler.map_or_else(|| self.snapshotter(""), |name| self.snapshotter(name).or_else(|_| self.snapshotter("")))
+    }
+
     /// Pulls, and answers the image's id.
     pub(super) async fn pull(
         &self,

@@ -11,7 +11,7 @@ use crate::Cri;
 impl Cri {
     pub async fn remove_image(&self, req: v1::RemoveImageRequest) -> Result<v1::RemoveImageResponse> {
         let spec = req.image.ok_or(ImageError::Unnamed)?;
-        if let Some(listed) = self.0.images.find(&spec.image)? {
+        if let Some(listed) = self.0.images.find_or_ask(&spec.image).await? {
             self.0.images.remove(listed.image.id.clone()).await?;
         }
         Ok(v1::RemoveImageResponse {})

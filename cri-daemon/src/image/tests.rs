@@ -199,11 +199,50 @@ async fn the_sandbox_image_is_pinned_however_it_came() {
     let name = shared_config::Config::default().images.sandbox_image;
     world.create(&name, &manifest).await;
     until(|| world.images.index().names_of(&id).len() == 2).await;
-    assert!(world.images.ensure(&name).await.unwrap().pinned);
+    assert!(world.images.ensure(&name, "overlayfs").await.unwrap().pinned);
     while !world.images.record(&name).await.unwrap().labels.contains_key(PINNED) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     world.stop().await;
+}
+
+#[tokio::test]
+async fn images_are_pinned_by_the_configuration_and_by_their_label() {
+    let mut config = shared_config::Config::default();
+    config.images.pinned_images.insert("agent".into(), "agent:2".into());
+    let fake = FakeCore::default();
+    let images = Images::new(fake.core(), &config);
+    let world = World { core: fake.core(), fake, images, work: TaskTracker::new(), shutdown: CancellationToken::new() };
+    let (_, agent) = world.content("agent", &here());
+    let (_, other) = world.content("other", &here());
+    world.create("docker.io/library/agent:2", &agent).await;
+    world.create(NAME, &other).await;
+    world.images.start(&world.work, world.shutdown.clone()).await.unwrap();
+    assert!(world.images.resolve("agent:2").await.unwrap().pinned);
+    for (value, pinned) in [("pinned", true), ("no", false), ("pinned", true), ("", false)] {
+        let label = Labels::from([(PINNED.to_owned(), value.to_owned())]);
+        world.images.label(NAME, label).await.unwrap();
+        until(|| world.images.index().find(NAME).is_ok_and(|listed| listed.pinned == pinned)).await;
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_pull_is_for_the_handler_that_field_or_annotation_name() {
+    let mut config = shared_config::Config::default();
+    let own = shared_config::Runtime { snapshotter: "native".into(), ..Default::default() };
+    config.runtime.runtimes.insert("own".into(), own);
+    let images = Images::new(FakeCore::default().core(), &config);
+    assert_eq!(images.snapshotters(), ["overlayfs", "native"]);
+    assert_eq!(images.snapshotter("own").unwrap(), "native");
+    let pod = |handler: &str| shared_proto::cri::v1::PodSandboxConfig {
+        annotations: [("io.containerd.cri.runtime-handler".to_owned(), handler.to_owned())].into(),
+        ..Default::default()
+    };
+    for (handler, expected) in [("own", "native"), ("runc", "overlayfs"), ("unknown", "overlayfs"), ("", "overlayfs")] {
+        assert_eq!(images.snapshotter_of_pod(Some(&pod(handler))).unwrap(), expected, "{handler:?}");
+    }
+    assert_eq!(images.snapshotter_of_pod(None).unwrap(), "overlayfs");
 }
 
 #[tokio::test]

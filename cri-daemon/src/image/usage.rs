@@ -4,7 +4,7 @@
 //! sum is renewed at most every [`PERIOD`], and only when somebody asks: the answer is the last sum, unless there is
 //! none yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -31,22 +31,24 @@ pub struct Usage(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    sum: Option<Sum>,
+    /// By snapshotter.
+    sums: Option<BTreeMap<String, Sum>>,
     /// When the last count began; `None` before the first.
     counted: Option<Instant>,
-    committed: HashMap<String, Sum>,
+    /// By snapshotter and name.
+    committed: HashMap<(String, String), Sum>,
 }
 
 impl Images {
-    /// The sum over the default snapshotter: the last one, while a new one is made if that is due.
-    pub(super) async fn usage(&self) -> Sum {
+    /// The sum over each snapshotter: the last one, while a new one is made if that is due.
+    pub(super) async fn usage(&self) -> BTreeMap<String, Sum> {
         let (last, due) = {
             let mut state = self.0.usage.0.lock().expect("usage lock");
             let due = state.counted.is_none_or(|at| at.elapsed() >= PERIOD);
             if due {
                 state.counted = Some(Instant::now());
             }
-            (state.sum, due)
+            (state.sums.clone(), due)
         };
         if due {
             let images = self.clone();
@@ -60,42 +62,55 @@ impl Images {
                 tokio::time::timeout(FIRST, count).await.ok();
             }
         }
-        last.or(self.0.usage.0.lock().expect("usage lock").sum).unwrap_or_default()
+        last.or_else(|| self.0.usage.0.lock().expect("usage lock").sums.clone()).unwrap_or_default()
     }
 
     async fn count(&self) -> Result<()> {
+        let known = std::mem::take(&mut self.0.usage.0.lock().expect("usage lock").committed);
+        let (mut sums, mut committed) = (BTreeMap::new(), HashMap::new());
+        for snapshotter in self.snapshotters() {
+            let sum = self.count_in(&snapshotter, &known, &mut committed).await?;
+            sums.insert(snapshotter, sum);
+        }
+        let mut state = self.0.usage.0.lock().expect("usage lock");
+        state.committed = committed;
+        state.sums = Some(sums);
+        Ok(())
+    }
+
+    async fn count_in(
+        &self,
+        snapshotter: &str,
+        known: &HashMap<(String, String), Sum>,
+        committed: &mut HashMap<(String, String), Sum>,
+    ) -> Result<Sum> {
         let inner = &*self.0;
-        let snapshotter = &inner.config.snapshotter;
-        let list = s::ListSnapshotsRequest { snapshotter: snapshotter.clone(), filters: Vec::new() };
+        let list = s::ListSnapshotsRequest { snapshotter: snapshotter.to_owned(), filters: Vec::new() };
         let all = async {
             let blocks = inner.core.snapshots.list(&inner.cx, list).await?;
             blocks.map_ok(|block| block.info).try_concat().await
         };
-        let all = call::within("list snapshots", call::RECORD, all).await?;
-
-        let known = std::mem::take(&mut inner.usage.0.lock().expect("usage lock").committed);
-        let (mut sum, mut committed) = (Sum::default(), HashMap::new());
+        let all = call::within(format!("list snapshots of {snapshotter}"), call::RECORD, all).await?;
+        let mut sum = Sum::default();
         for info in all {
-            let of = match known.get(&info.name) {
+            let key = (snapshotter.to_owned(), info.name.clone());
+            let of = match known.get(&key) {
                 Some(of) => Some(*of),
-                None => self.usage_of(&info.name).await?,
+                None => self.usage_of(snapshotter, &info.name).await?,
             };
             let Some(of) = of else { continue };
             sum = Sum { bytes: sum.bytes + of.bytes, inodes: sum.inodes + of.inodes };
             if info.kind() == s::Kind::Committed {
-                committed.insert(info.name, of);
+                committed.insert(key, of);
             }
         }
-        let mut state = inner.usage.0.lock().expect("usage lock");
-        state.committed = committed;
-        state.sum = Some(sum);
-        Ok(())
+        Ok(sum)
     }
 
     /// Nothing if the snapshot is gone meanwhile.
-    async fn usage_of(&self, key: &str) -> Result<Option<Sum>> {
+    async fn usage_of(&self, snapshotter: &str, key: &str) -> Result<Option<Sum>> {
         let inner = &*self.0;
-        let request = s::UsageRequest { snapshotter: inner.config.snapshotter.clone(), key: key.to_owned() };
+        let request = s::UsageRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
         let usage = inner.core.snapshots.usage(&inner.cx, request);
         match call::within(format!("usage of snapshot {key}"), call::PROCESS, usage).await {
             Ok(usage) => Ok(Some(Sum { bytes: usage.size.max(0) as u64, inodes: usage.inodes.max(0) as u64 })),

@@ -203,7 +203,7 @@ impl Inner {
         }
         let mounts = {
             let _stage = request.stage_of("snapshot", snapshotter);
-            self.prepare(snapshotter, id, &plan.image.chain_id).await?
+            self.prepare(snapshotter, id, &plan.image).await?
         };
         let record = match known {
             Some(_) => first,

@@ -8,6 +8,9 @@
 //!
 //! The record comes first: from it everything else can be cleaned up, by us when a step fails, by the next daemon when
 //! this one is killed. The caller only waits; when it gives up the work goes on, and its next try joins it.
+//!
+//! The image is normally there, and looking it up takes no time. When it must be pulled that comes first on purpose:
+//! a node that can't pull it would otherwise take and give back an address with every try.
 
 use std::sync::{Arc, PoisonError};
 
@@ -186,7 +189,10 @@ impl Inner {
         let id = record.id.as_str();
         let image = {
             let _stage = request.stage_of("image", &self.config.images.sandbox_image);
-            self.images.ensure(&self.config.images.sandbox_image).await.context("get the sandbox image")?
+            self.images
+                .ensure(&self.config.images.sandbox_image, &sandbox.snapshotter)
+                .await
+                .context("get the sandbox image")?
         };
         let hostname = match record.config.hostname.as_str() {
             "" => self.host.hostname(),
@@ -300,7 +306,7 @@ impl Inner {
         let id = plan.record.id.as_str();
         let mounts = {
             let _stage = request.stage_of("snapshot", plan.snapshotter);
-            self.prepare(plan.snapshotter, id, &plan.image.chain_id).await?
+            self.prepare(plan.snapshotter, id, plan.image).await?
         };
         if spec_follows {
             let accounts = {

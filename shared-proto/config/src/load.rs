@@ -199,7 +199,12 @@ fn apply_section(config: &mut Config, section: Section) {
     set(&mut images.snapshotter, section.containerd.snapshotter.filter(|s| !s.is_empty()));
     set(&mut images.snapshotter, section.snapshotter.filter(|s| !s.is_empty()));
     set(&mut images.sandbox_image, section.sandbox_image);
-    set(&mut images.sandbox_image, section.pinned_images.get("sandbox").cloned());
+    for (name, image) in section.pinned_images {
+        match name.as_str() {
+            "sandbox" => images.sandbox_image = image,
+            _ => drop(images.pinned_images.insert(name, image)),
+        }
+    }
     set(&mut images.registry_config_dirs, section.registry.config_path.map(|path| split_paths(&path)));
     set(&mut images.max_concurrent_downloads, section.max_concurrent_downloads);
     set(&mut images.image_pull_progress_timeout, section.image_pull_progress_timeout.map(|d| d.0));
@@ -455,6 +460,17 @@ sampling_ratio = 0.25
         assert!(otlp("endpoint = \"https://x:1\"").starts_with("c.toml:2: endpoint \"https://x:1\""));
         let tracing = refused("[plugins.\"io.containerd.internal.v1.tracing\"]\nsampling_ratio = 2.0\n");
         assert!(tracing.starts_with("c.toml:2: sampling_ratio"), "{tracing}");
+    }
+
+    #[test]
+    fn every_pinned_image_is_kept() {
+        let text =
+            "[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"a/p:1\"\n\"my agent\" = \"a/b:2\"\n";
+        let (config, warnings) = parsed(text);
+        assert_eq!(warnings, vec![]);
+        assert_eq!(config.images.sandbox_image, "a/p:1");
+        assert_eq!(config.images.pinned_images["my agent"], "a/b:2");
+        assert_eq!(parsed(&crate::render(&config)).0, config);
     }
 
     #[test]

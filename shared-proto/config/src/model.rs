@@ -81,6 +81,8 @@ pub struct CriImages {
     pub snapshotter: String,
     /// Image of the pause container. Default `registry.k8s.io/pause:3.9`.
     pub sandbox_image: String,
+    /// The other `pinned_images`, by the names that the file gives them: never collected by the kubelet either.
+    pub pinned_images: BTreeMap<String, String>,
     /// `registry.config_path`: folders with `HOST/hosts.toml`, separated by `:` in the file.
     pub registry_config_dirs: Vec<PathBuf>,
     /// Layers fetched at a time in one pull. Default 3.
@@ -195,6 +197,7 @@ impl Default for CriImages {
         Self {
             snapshotter: "overlayfs".into(),
             sandbox_image: "registry.k8s.io/pause:3.10.2".into(),
+            pinned_images: BTreeMap::new(),
             registry_config_dirs: vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()],
             max_concurrent_downloads: 3,
             image_pull_progress_timeout: Duration::from_secs(300),

@@ -43,6 +43,9 @@ pub fn render(config: &Config) -> String {
     line(format!("image_pull_progress_timeout = {}", duration(images.image_pull_progress_timeout)));
     line("[plugins.\"io.containerd.cri.v1.images\".pinned_images]".into());
     line(format!("sandbox = {}", quote(&images.sandbox_image)));
+    for (name, image) in &images.pinned_images {
+        line(format!("{} = {}", quote(name), quote(image)));
+    }
     line("[plugins.\"io.containerd.cri.v1.images\".registry]".into());
     let dirs: Vec<_> = images.registry_config_dirs.iter().map(|d| d.display().to_string()).collect();
     line(format!("config_path = {}", quote(&dirs.join(":"))));
