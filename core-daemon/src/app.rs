@@ -2,7 +2,8 @@
 //!
 //! Start: the sockets (refused while somebody else owns them), folders, the lock on the root, database and stores, the
 //! shims' event socket, the tasks that outlived an earlier core, then the services. Nothing is served before those
-//! tasks are known again. End (SIGTERM, SIGINT): no new calls, running ones are answered, background work drains, each
+//! tasks are known again, and the service manager is told only when CRI, where it is inside, is through with its own
+//! recovery; if that can't be, the daemon ends, as cri-daemon does. End (SIGTERM, SIGINT): no new calls, running ones are answered, background work drains, each
 //! within a limit; a second signal cuts them. Shims and containers go on.
 
 use std::collections::BTreeMap;
@@ -133,11 +134,24 @@ async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
         tokio::spawn(shared_telemetry::metrics::serve(listener, registry));
     }
     let mut signals = Signals::listen()?;
-    ready();
-    tokio::select! {
-        signal = signals.next() => tracing::info!(signal, "stopping; containers go on"),
+    #[cfg(feature = "merged")]
+    let starting = crate::merged::recover(cri.as_ref());
+    #[cfg(not(feature = "merged"))]
+    let starting = std::future::ready(anyhow::Ok(()));
+    let serving = async {
+        starting.await?;
+        ready();
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        // Only an error ends it.
+        failed = serving => failed,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping; containers go on");
+            Ok(())
+        }
         ended = &mut grpc => bail!("the gRPC server ended: {ended:?}"),
-    }
+    };
 
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     parts.puller.stop();
@@ -166,7 +180,7 @@ async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
     for path in [&config.grpc.address, &self::ttrpc_address(&config.grpc.address)] {
         let _ = std::fs::remove_file(path);
     }
-    Ok(())
+    outcome
 }
 
 /// Builds stores and services on what is on disk.

@@ -19,7 +19,7 @@ use tonic::service::Routes;
 use crate::server;
 
 /// Wires CRI to this process's core and serves it on its own socket, as the configuration says; `None` for `split`.
-/// Recovery goes on beside: until it is done, CRI calls are answered `Unavailable`.
+/// It is of use only after [`recover`].
 pub async fn start(
     core: &Core,
     config: &Config,
@@ -42,13 +42,15 @@ pub async fn start(
             tracing::error!(error = %e, "the CRI server ended");
         }
     });
-    let recovering = cri.clone();
-    background.spawn(async move {
-        if let Err(e) = recovering.start().await {
-            tracing::error!(error = %e, "CRI could not be started");
-        }
-    });
     Ok(Some(cri))
+}
+
+/// CRI's recovery; until it is done, CRI calls are answered `Unavailable`. An error means that there will be no CRI.
+pub async fn recover(cri: Option<&Cri>) -> anyhow::Result<()> {
+    match cri {
+        Some(cri) => cri.start().await.context("start CRI"),
+        None => Ok(()),
+    }
 }
 
 /// CRI also answers on the core's socket, as in containerd 1.1.

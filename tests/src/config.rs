@@ -29,6 +29,8 @@ pub struct Options {
     pub metrics: [String; 2],
     /// The collector of spans; empty = none.
     pub traces: String,
+    /// Variables of the daemons' environment.
+    pub environment: Vec<(&'static str, String)>,
     /// `device_ownership_from_security_context`.
     pub device_ownership: bool,
     /// More lines of the section of CNI.
@@ -55,6 +57,7 @@ impl Options {
             pull_progress_timeout: String::new(),
             metrics: Default::default(),
             traces: String::new(),
+            environment: Vec::new(),
             device_ownership: false,
             cni: String::new(),
             images: String::new(),

@@ -126,6 +126,7 @@ impl World {
     fn daemon(&self, name: &str, program: &Path) -> Daemon {
         let mut command = Command::new(program);
         command.arg("-c").arg(&self.paths.config).current_dir(&self.paths.dir).env("RUST_BACKTRACE", "1");
+        command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         Daemon::spawn(name, &mut command, &self.paths.dir.join(format!("{name}.log")))
     }
 

@@ -1,6 +1,6 @@
 //! Logs, traces and metrics of both daemons.
 //!
-//! **Logs** go to standard error: as text, without colours and times where journald adds its own, or as JSON.
+//! **Logs** go to standard error: as text, for journald with a priority instead of colours and the time, or as JSON.
 //! **Spans** go to an OpenTelemetry collector (OTLP over gRPC) when one is named, by the configuration or by the usual
 //! variables `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and `OTEL_EXPORTER_OTLP_ENDPOINT`; without one no span is recorded
 //! for it and nothing is paid. **[`metrics`]** are served over HTTP.
@@ -59,7 +59,8 @@ pub fn init(service: &'static str, settings: Settings<'_>) -> anyhow::Result<Tel
     let done = match settings.format {
         "json" => registry.with(stderr().json().with_filter(filter)).try_init(),
         _ if journal::reads_stderr() => {
-            registry.with(stderr().with_ansi(false).without_time().with_filter(filter)).try_init()
+            let format = journal::Prioritized(tracing_subscriber::fmt::format().without_time().with_ansi(false));
+            registry.with(stderr().with_ansi(false).event_format(format).with_filter(filter)).try_init()
         }
         _ => registry.with(stderr().with_ansi(std::io::stderr().is_terminal()).with_filter(filter)).try_init(),
     };

@@ -1,0 +1,99 @@
+//! What a service manager sees of the daemons: when they are ready, that one which can't start ends, and their logs.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use e2e::config::Options;
+use e2e::{Wiring, World, eventually};
+use shared_proto::cri::v1::StatusRequest;
+use tokio::net::UnixDatagram;
+
+e2e::wirings!(the_manager_is_told, what_can_not_start_ends, journald_adds_the_time_itself);
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A world whose daemons tell this socket, which is what systemd gives to a unit of type `notify`.
+fn watched(wiring: Wiring) -> (World, UnixDatagram) {
+    let mut world = World::prepare(wiring, Options::new(wiring));
+    let path = world.paths.dir.join("notify");
+    let socket = UnixDatagram::bind(&path).expect("bind the manager's socket");
+    world.options.environment.push(("NOTIFY_SOCKET", path.display().to_string()));
+    (world, socket)
+}
+
+/// How many daemons there are.
+fn daemons(wiring: Wiring) -> usize {
+    match wiring {
+        Wiring::Split => 2,
+        Wiring::Loopback | Wiring::Merged => 1,
+    }
+}
+
+async fn told(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 256];
+    let length = tokio::time::timeout(SOON, socket.recv(&mut buffer)).await.expect("in time").expect("receive");
+    String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+}
+
+async fn the_manager_is_told(wiring: Wiring) {
+    let (mut world, socket) = watched(wiring);
+    world.spawn();
+    for _ in 0..daemons(wiring) {
+        assert_eq!(told(&socket).await, "READY=1");
+    }
+    // Whoever was ordered after them is served at once.
+    let began = std::time::Instant::now();
+    world.cri().status(StatusRequest::default()).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    world.stop();
+    for _ in 0..daemons(wiring) {
+        assert_eq!(told(&socket).await, "STOPPING=1");
+    }
+    let mut buffer = [0; 256];
+    socket.try_recv(&mut buffer).expect_err("nothing more");
+}
+
+/// A daemon whose CRI side can't start is not ready and does not stay: the manager may try again, and says so.
+async fn what_can_not_start_ends(wiring: Wiring) {
+    let (mut world, socket) = watched(wiring);
+    std::fs::create_dir_all(&world.paths.state).expect("make the state folder");
+    File::create(world.paths.state.join("io.containerd.grpc.v1.cri")).expect("put a file where a folder belongs");
+    world.spawn();
+    if wiring == Wiring::Split {
+        assert_eq!(told(&socket).await, "READY=1", "the core is well");
+    }
+    assert_eq!(told(&socket).await, "STOPPING=1");
+    let daemon = std::cell::RefCell::new(&mut world);
+    let status = eventually("the daemon ends", SOON, || {
+        let ended = daemon.borrow_mut().cri_daemon().ended();
+        std::future::ready(ended.ok_or_else(|| "it runs".to_owned()))
+    })
+    .await;
+    assert_eq!(status.code(), Some(1), "{status}");
+    let log = world.logs();
+    assert!(log.contains("make the folders of pods"), "{log}");
+}
+
+/// A line has its priority then, and neither colours nor the time. A variable that was inherited from a service means
+/// nothing to a process whose output goes elsewhere.
+async fn journald_adds_the_time_itself(wiring: Wiring) {
+    let mut world = World::prepare(wiring, Options::new(wiring));
+    let log = world.paths.dir.join("core-daemon.log");
+    let stream = File::create(&log).and_then(|file| file.metadata()).expect("make the log");
+    world.options.environment.push(("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino())));
+    world.run().await;
+    world.stop();
+    let text = std::fs::read_to_string(&log).expect("read the log");
+    assert!(text.lines().count() > 2 && text.contains("core-daemon serves"), "{text}");
+    for line in text.lines() {
+        let (priority, rest) = line.split_at(3.min(line.len()));
+        assert!(["<3>", "<4>", "<6>", "<7>"].contains(&priority), "{line}");
+        assert!(!rest.contains('\u{1b}') && rest.trim_start().starts_with(char::is_uppercase), "{line}");
+    }
+    assert!(text.contains("<6> INFO"), "{text}");
+    if wiring == Wiring::Split {
+        let other = std::fs::read_to_string(world.paths.dir.join("cri-daemon.log")).expect("read the log");
+        assert!(other.lines().count() > 1 && other.lines().all(|line| line.starts_with("20")), "{other}");
+    }
+}
