@@ -38,7 +38,7 @@ pub struct Options {
     /// More lines of the section of images.
     pub images: String,
     /// More runtime handlers, all of them runc: their names, and lines of their sections.
-    pub handlers: Vec<(&'static str, &'static str)>,
+    pub handlers: Vec<(&'static str, String)>,
 }
 
 impl Options {

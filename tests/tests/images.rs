@@ -6,6 +6,7 @@ use e2e::pod::script;
 use e2e::{Wiring, World, config::Options, logs, world};
 use futures::TryStreamExt as _;
 use shared_proto::Context;
+use shared_proto::containerd::content::DeleteContentRequest;
 use shared_proto::containerd::snapshots::{Kind, ListSnapshotsRequest};
 use shared_proto::cri::v1::*;
 use tonic::Code;
@@ -156,7 +157,7 @@ async fn unpacked(world: &World, snapshotter: &str) -> usize {
 
 async fn each_handler_has_its_snapshotter(wiring: Wiring) {
     let mut options = Options::new(wiring);
-    options.handlers = vec![("plain", "snapshotter = \"native\"")];
+    options.handlers = vec![("plain", "snapshotter = \"native\"".into())];
     let world = World::start(wiring, options).await;
     let (cri, before) = (world.cri(), world.inventory().await);
     let layers = fixtures().layered.layers.len();
@@ -191,6 +192,19 @@ async fn each_handler_has_its_snapshotter(wiring: Wiring) {
     let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "plain".into() };
     let pod = cri.run_pod_sandbox(request).await.pod_sandbox_id;
     assert_eq!((unpacked(&world, "native").await, unpacked(&world, "overlayfs").await), (1, layers));
+
+    // What can't be unpacked is said by name; another pull brings it.
+    let layer = &fixtures().layered.layers[1].digest;
+    let request = DeleteContentRequest { digest: layer.clone() };
+    world.core().content.delete(&Context::new("k8s.io"), request).await.expect("delete a layer");
+    let mut lacking = script("lacking", "true");
+    lacking.image = Some(image(&id));
+    let refused = cri.try_create(&pod, &config, &lacking).await.expect_err("a layer is missing");
+    assert!(refused.message().contains(LAYERED) && refused.message().contains(layer), "{refused:?}");
+    assert!(refused.message().contains("\"native\""), "{refused:?}");
+    assert!(cri.list_containers(ListContainersRequest::default()).await.containers.is_empty());
+    assert_eq!(cri.pull_image(named("")).await.image_ref, id);
+
     let containers = ["one", "two", "three"].map(|name| {
         let mut looks = script(name, "cat /data/one; stat -c '%a %u:%g' /data/mine; sleep 1000");
         looks.image = Some(image(&id));

@@ -272,6 +272,8 @@ async fn the_pod_cidr_makes_the_network(wiring: Wiring) {
 async fn several_networks_and_what_their_plugins_are_told(wiring: Wiring) {
     let mut options = Options::new(wiring);
     options.cni = "max_conf_num = 2".into();
+    let own = tempfile::tempdir().expect("make a folder");
+    options.handlers = vec![("own", format!("cni_conf_dir = \"{}\"\ncni_max_conf_num = 1", own.path().display()))];
     let mut world = World::prepare(wiring, options);
     let name = world.slot.name();
     let gate = |capabilities: Value| json!({"type": "cni-gate", "dir": world.paths.gate, "capabilities": capabilities});
@@ -334,6 +336,22 @@ async fn several_networks_and_what_their_plugins_are_told(wiring: Wiring) {
     let text =
         std::fs::read_to_string(world.paths.gate.join("config-DEL-cni-slow")).expect("what it was told at the end");
     assert!(text.contains("\"hostPort\":5353"), "DEL is told what ADD was: {text}");
+    world.assert_as_before(&before).await;
+
+    // A handler has its own folder, which is looked at in the same way.
+    let run = |name: &str| {
+        let (cri, config) = (cri.clone(), Some(world.pod(name)));
+        async move { cri.try_run_pod_sandbox(RunPodSandboxRequest { config, runtime_handler: "own".into() }).await }
+    };
+    let refused = run("lost").await.expect_err("its folder is empty");
+    assert!(refused.message().contains(&own.path().display().to_string()), "{refused:?}");
+    for file in ["20-six.conflist", "30-unused.conflist"] {
+        std::fs::copy(world.paths.cni_conf.join(file), own.path().join(file)).expect("copy a network");
+    }
+    let pod = run("own").await.expect("it has a network now").pod_sandbox_id;
+    let ips = addresses(&cri, &pod).await;
+    assert!(ips.len() == 1 && ips[0].starts_with(start(&world.slot.subnet6())), "{ips:?}");
+    cri.end_pod(&pod).await;
     world.assert_as_before(&before).await;
 
     // A plugin that fails is named, with its answer and its own words; the other network is taken back with it.

@@ -132,6 +132,12 @@ async fn one_trace_spans_the_seam(wiring: Wiring) {
     assert_eq!(names, ["core/Tasks.start", "port/Tasks.start", "cri/RunPodSandbox"]);
     let two = line[0].1 != line[2].1;
     assert_eq!(two, wiring == Wiring::Split, "two daemons have sent it: {line:?}");
+    // Each plugin has a span of its own.
+    let line = collector.ancestors("stage/cni-plugin").expect("a plugin's span");
+    assert_eq!(
+        line.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["stage/cni-plugin", "cri/RunPodSandbox"]
+    );
 }
 
 /// A part of the verbose status, and the condition of the network.

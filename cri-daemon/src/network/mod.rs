@@ -290,6 +290,8 @@ impl Network {
                 Some(known) if known.look == look => known,
                 Some(_) | None => {
                     let loaded = config::load(look, max);
+                    let networks: Vec<_> = loaded.lists.iter().map(|list| list.name.as_str()).collect();
+                    tracing::info!(dir = %dir.display(), ?networks, "network configuration read");
                     loaded.problems().iter().for_each(|problem| tracing::warn!("left out: {problem}"));
                     Arc::new(loaded)
                 }
