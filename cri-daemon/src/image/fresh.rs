@@ -36,6 +36,7 @@ impl Images {
     pub async fn start(&self, work: &TaskTracker, shutdown: CancellationToken) -> Result<()> {
         let begin = || async {
             let events = self.subscribe().await?;
+            self.forget_unpacks().await?;
             self.rebuild().await?;
             Ok(events)
         };

@@ -246,6 +246,21 @@ async fn a_pull_is_for_the_handler_that_field_or_annotation_name() {
 }
 
 #[tokio::test]
+async fn a_start_gives_back_what_was_left_half_unpacked() {
+    let world = World::new().await;
+    let cx = Context::new("k8s.io");
+    for (id, label) in [("ours", "io.seam.unpack"), ("theirs", "a/b")] {
+        let labels = [(label.to_owned(), "true".to_owned())].into();
+        let request = shared_proto::containerd::leases::CreateRequest { id: id.into(), labels };
+        world.core.leases.create(&cx, request).await.unwrap();
+    }
+    world.images.start(&world.work, world.shutdown.clone()).await.unwrap();
+    let left = world.core.leases.list(&cx, Default::default()).await.unwrap().leases;
+    assert_eq!(left.iter().map(|lease| lease.id.as_str()).collect::<Vec<_>>(), ["theirs"]);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn handlers_have_their_snapshotter() {
     let world = World::started().await;
     assert_eq!(world.images.snapshotter("").unwrap(), "overlayfs");

@@ -19,10 +19,27 @@ use crate::call;
 
 /// For one layer, however large it is.
 const LAYER: Duration = Duration::from_secs(30 * 60);
-/// How long the lease protects what was made when this daemon dies.
+/// How long the lease protects what was made when this daemon dies and does not come back.
 const LEASE: Duration = Duration::from_secs(24 * 3600);
+/// Marks our leases: those that a start finds are of work that is not done any more.
+const MARK: &str = "io.seam.unpack";
 
 impl Images {
+    /// Gives back the leases of an earlier process; what only they held is collected.
+    pub(super) async fn forget_unpacks(&self) -> Result<()> {
+        let inner = &*self.0;
+        let list = inner.core.leases.list(&inner.cx, l::ListRequest::default());
+        let leases = call::within("list leases", call::RECORD, list).await?.leases;
+        for lease in leases.into_iter().filter(|lease| lease.labels.contains_key(MARK)) {
+            let delete = inner.core.leases.delete(&inner.cx, l::DeleteRequest { id: lease.id.clone(), sync: false });
+            match call::within(format!("delete lease {}", lease.id), call::RECORD, delete).await {
+                Err(e) if !e.is_not_found() => return Err(e),
+                Ok(()) | Err(_) => tracing::info!(lease = lease.id, "an image was left half unpacked"),
+            }
+        }
+        Ok(())
+    }
+
     /// Unpacks an image's stored layers, those that are missing.
     pub async fn unpack(&self, image: &ResolvedImage, snapshotter: &str) -> Result<()> {
         let key = (image.chain_id.clone(), snapshotter.to_owned());
@@ -35,7 +52,8 @@ impl Images {
         let inner = &*self.0;
         let id = format!("unpack-{}", uuid::Uuid::new_v4().simple());
         let expire = Timestamp::from(SystemTime::now() + LEASE).to_string();
-        let labels = BTreeMap::from([("containerd.io/gc.expire".to_owned(), expire)]);
+        let labels =
+            BTreeMap::from([("containerd.io/gc.expire".to_owned(), expire), (MARK.to_owned(), "true".to_owned())]);
         let create = inner.core.leases.create(&inner.cx, l::CreateRequest { id: id.clone(), labels });
         call::within("make a lease", call::RECORD, create).await?;
         let done = self.layers(&inner.cx.with_lease(&id), &id, image, snapshotter).await;

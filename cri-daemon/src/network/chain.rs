@@ -79,8 +79,8 @@ impl Chain<'_> {
         timings: &mut Vec<PluginTiming>,
     ) -> Result<Option<Value>, NetworkError> {
         let Some(runtime_config) = args::runtime_config(plugin, &entry.capability_args) else { return Ok(None) };
+        // With its `capabilities`: CNI's text says without, but every plugin gets them from libcni.
         let mut config = plugin.clone();
-        config.remove("capabilities");
         config.insert("name".into(), list.name.clone().into());
         config.insert("cniVersion".into(), list.version.clone().into());
         if !runtime_config.is_empty() {
