@@ -3,7 +3,7 @@
 //! - [`config`]: the files of `conf_dir`; read again when the folder looks different. Bad ones are left out, and named.
 //! - [`plugin`]: one execution, with a deadline. [`args`]: what a plugin is told.
 //! - [`cache`]: what was set up, with its configuration: taken back with it even when the configuration has changed.
-//! - [`result`]: addresses from results. [`template`]: the configuration that a kubelet's pod CIDR fills in.
+//! - [`result`]: addresses from results. [`pod_cidr`], [`template`]: the configuration from a kubelet's pod CIDR.
 //!
 //! Each network's first plugin runs after the intent is on disk; a failed set-up is taken back by `DEL` of every
 //! network. The namespace comes with `lo` up, so no plugin is needed for that.
@@ -15,12 +15,13 @@ mod chain;
 mod config;
 mod error;
 mod plugin;
+mod pod_cidr;
 mod result;
 mod template;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -28,7 +29,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shared_proto::cri::v1;
-use shared_sys::files::{Durability, write_atomic_as};
 
 pub use error::NetworkError;
 pub use result::{CniResult, Interface, IpConfig};
@@ -38,8 +38,6 @@ use config::{List, Loaded};
 
 /// Where libcni keeps its results, and so where other runtimes find ours.
 pub const CACHE_DIR: &str = "/var/lib/cni";
-/// The file that [`Network::set_pod_cidr`] writes.
-const RENDERED: &str = "10-containerd-net.conflist";
 /// How long one plugin may take to add a pod: less than a kubelet waits for it.
 const ADD_LIMIT: Duration = Duration::from_secs(90);
 /// How long one plugin may take to take a pod back.
@@ -55,6 +53,8 @@ pub struct Network {
     metrics: Metrics,
     /// The files as last read.
     loaded: Mutex<Option<Arc<Loaded>>>,
+    /// Pods whose failed set-up was taken back: who cleans up after it has nothing to do here.
+    taken_back: Mutex<BTreeSet<String>>,
 }
 
 /// How long one plugin may take.
@@ -113,7 +113,7 @@ impl Network {
     pub fn new(cni: &shared_config::Cni, cache_dir: &Path, metrics: Metrics) -> Self {
         let cache_dir = cache_dir.join("results");
         let limits = Limits { add: ADD_LIMIT, del: DEL_LIMIT };
-        Self { cni: cni.clone(), cache_dir, limits, metrics, loaded: Mutex::default() }
+        Self { cni: cni.clone(), cache_dir, limits, metrics, loaded: Mutex::default(), taken_back: Mutex::default() }
     }
 
     /// The same, with the folder and the limit that a runtime handler overrides.
@@ -127,7 +127,7 @@ impl Network {
             }
         }
         let (cache_dir, metrics) = (self.cache_dir.clone(), self.metrics.clone());
-        Self { cni, cache_dir, limits: self.limits, metrics, loaded: Mutex::default() }
+        Self { cni, cache_dir, limits: self.limits, metrics, loaded: Mutex::default(), taken_back: Mutex::default() }
     }
 
     /// Gives the pod its network. On an error everything is taken back first.
@@ -138,7 +138,10 @@ impl Network {
         match self.add_all(pod, &loaded.lists, &mut timings).await {
             Ok((result, ips)) => Ok(Setup { ips, result, timings }),
             Err(error) => match self.teardown(pod).await {
-                Ok(_) => Err(error),
+                Ok(_) => {
+                    self.taken_back().insert(pod.id.clone());
+                    Err(error)
+                }
                 Err(also) => Err(NetworkError::Several(vec![error, also])),
             },
         }
@@ -195,6 +198,9 @@ impl Network {
     pub async fn teardown(&self, pod: &PodNetwork) -> Result<Vec<PluginTiming>, NetworkError> {
         let (dir, id) = (self.cache_dir.clone(), pod.id.clone());
         let mut entries = shared_sys::blocking(move || cache::of(&dir, &id)).await?;
+        if entries.is_empty() && self.taken_back().remove(&pod.id) {
+            return Ok(Vec::new());
+        }
         if entries.is_empty() {
             // Made by somebody who kept no record, or not at all: the present configuration is the best guess.
             let loaded = self.load().await.unwrap_or_default();
@@ -253,32 +259,6 @@ impl Network {
         })
     }
 
-    /// Renders `conf_template` for the CIDRs (separated by commas) that the kubelet sends, unless there is a network:
-    /// what another has configured is never added to, not even when a plugin of it is missing.
-    pub async fn set_pod_cidr(&self, cidrs: &str) -> Result<(), NetworkError> {
-        let cidrs: Vec<String> = cidrs.split(',').map(|c| c.trim().to_owned()).collect();
-        if let Some(bad) = cidrs.iter().find(|cidr| !is_cidr(cidr)) {
-            return Err(NetworkError::Cidr { cidr: bad.clone() });
-        }
-        let file = self.cni.conf_template.clone();
-        if file.as_os_str().is_empty() || self.load().await.is_ok() {
-            return Ok(());
-        }
-        let dir = self.cni.conf_dir.clone();
-        shared_sys::blocking(move || {
-            let failed = |problem: String| NetworkError::Template { file: file.clone(), problem };
-            let text = std::fs::read_to_string(&file).map_err(|e| failed(e.to_string()))?;
-            let rendered = template::render(&text, &cidrs).map_err(failed)?;
-            let path = dir.join(RENDERED);
-            std::fs::create_dir_all(&dir)
-                .and_then(|()| write_atomic_as(&path, rendered.as_bytes(), Durability::Durable, 0o644))
-                .map_err(|e| failed(format!("write {}: {e}", path.display())))?;
-            tracing::info!(file = %path.display(), ?cidrs, "network configuration made from the template");
-            Ok(())
-        })
-        .await
-    }
-
     /// The networks to set up; never none.
     async fn load(&self) -> Result<Arc<Loaded>, NetworkError> {
         let known = self.loaded().clone();
@@ -306,6 +286,10 @@ impl Network {
         Ok(loaded)
     }
 
+    fn taken_back(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.taken_back.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn loaded(&self) -> std::sync::MutexGuard<'_, Option<Arc<Loaded>>> {
         self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -314,15 +298,4 @@ impl Network {
 /// The interface of the network at `index`.
 fn interface(index: usize) -> String {
     format!("eth{index}")
-}
-
-fn is_cidr(text: &str) -> bool {
-    text.split_once('/').is_some_and(|(address, length)| {
-        let max = match address.parse::<IpAddr>() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        length.parse::<u8>().is_ok_and(|length| length <= max)
-    })
 }

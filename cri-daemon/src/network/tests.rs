@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::pod_cidr::RENDERED;
 use super::*;
 
 struct World {
@@ -184,6 +185,8 @@ echo "from the depths" >&2; echo '{"cniVersion":"1.0.0","code":11,"msg":"no more
         "CNI plugin \"bad\" (ADD, network \"n\") failed: no more addresses: range full (code 11); stderr: from the depths"
     );
     assert_eq!(world.log(), "good ADD\nbad ADD\nbad DEL\ngood DEL\n");
+    world.network.teardown(&pod("id2", Path::new("/ns"))).await.unwrap();
+    assert_eq!(world.log(), "good ADD\nbad ADD\nbad DEL\ngood DEL\n", "the clean-up of the pod has nothing to do");
     assert_eq!(world.cached(), 0);
 
     world.conf("1.conflist", r#"{"cniVersion":"1.0.0","name":"n","plugins":[{"type":"absent"}]}"#);
