@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 use crate::fixtures::PAUSE;
+use crate::kubectl::Query;
 use crate::{World, eventually};
 
 /// Where the kubelet puts every pod's logs; the path is fixed in it.
@@ -246,24 +247,21 @@ impl Kubelet {
         if status.is_success() { Ok(text) } else { Err(format!("{status}: {text}")) }
     }
 
-    /// Opens a WebSocket through the kubelet (`/exec`, `/attach`, `/portForward`): `path` with its query.
-    pub async fn websocket(&self, path: &str, protocol: &str) -> Result<reqwest::Upgraded, String> {
-        let answer = self
-            .client
-            .get(self.api(path))
-            .header("Connection", "Upgrade")
-            .header("Upgrade", "websocket")
-            .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Key", "c2VhbS1lMmUtdGVzdC1rZXk=")
-            .header("Sec-WebSocket-Protocol", protocol)
-            .send()
-            .await
-            .map_err(|e| e.to_string())?;
-        let status = answer.status();
-        if status != reqwest::StatusCode::SWITCHING_PROTOCOLS {
-            return Err(format!("{status}: {}", answer.text().await.unwrap_or_default()));
+    /// Where the kubelet serves `exec`, `attach` and `portforward` of a pod's container, for a query as API servers
+    /// get it.
+    pub fn stream(&self, what: &str, pod: &str, container: &str, query: &Query) -> String {
+        let mut path = format!("/{what}/default/{}", self.full_name(pod));
+        let mut more = Vec::new();
+        if what == "portforward" {
+            path = path.replacen("portforward", "portForward", 1);
+            more.extend(query.all("ports").into_iter().map(|port| format!("port={port}")));
+        } else {
+            path.push_str(&format!("/{container}"));
+            more.extend(query.all("command").iter().map(|word| format!("command={}", percent_encode(word))));
+            let names = [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")];
+            more.extend(names.iter().filter(|(name, _)| query.is_true(name)).map(|(_, name)| format!("{name}=1")));
         }
-        answer.upgrade().await.map_err(|e| e.to_string())
+        self.api(&format!("{path}?{}", more.join("&")))
     }
 
     /// The kubelet's own log, to be shown when a test fails.
@@ -311,7 +309,7 @@ fn remove_logs(part: &str) {
 }
 
 /// The kubelet signs its own certificate.
-fn reqwest_client() -> reqwest::Client {
+pub(crate) fn reqwest_client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .danger_accept_invalid_certs(true)
@@ -319,6 +317,10 @@ fn reqwest_client() -> reqwest::Client {
         .timeout(Duration::from_secs(30))
         .build()
         .expect("make an HTTP client")
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
 /// Whether a pod's status has the condition Ready.

@@ -32,6 +32,7 @@ pub mod faulty;
 pub mod fixtures;
 pub mod image;
 pub mod inventory;
+pub mod kubectl;
 pub mod kubelet;
 pub mod logs;
 pub mod pod;

@@ -3,9 +3,11 @@
 //! These tests need a kubelet and take minutes, so `cargo test` counts them as ignored; `make test-kubelet` builds
 //! the kubelet, keeps it outside the tree and runs them. `make test` runs them where it is kept.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use e2e::fixtures::{BUSYBOX, PAUSE};
+use e2e::kubectl::{self, Front, Route};
 use e2e::kubelet::{Kubelet, container, is_ready};
 use e2e::{Wiring, World, eventually, logs, world};
 use serde_json::{Value, json};
@@ -34,6 +36,7 @@ wirings!(
     probes_volumes_and_ports,
     restarts_and_ends,
     the_kubelets_own_api,
+    kubectl_through_the_kubelet,
     restarts_under_running_pods,
     garbage_is_collected,
 );
@@ -87,6 +90,32 @@ async fn a_node_full_of_pods(wiring: Wiring) {
     kubelet.remove_all();
     kubelet.gone(&world, Duration::from_secs(240)).await;
     println!("{}: all gone after {:.1} s", wiring.name(), started.elapsed().as_secs_f64());
+    ended(kubelet, &world, &before).await;
+}
+
+async fn kubectl_through_the_kubelet(wiring: Wiring) {
+    let world = node(wiring).await;
+    let before = world.inventory().await;
+    let kubelet = Arc::new(Kubelet::start(&world, &[]).await);
+    let text = "mkdir /tmp/www; echo page >/tmp/www/index.html; httpd -p 8080 -h /tmp/www; \
+                while read -r line; do echo \"got $line\"; done; exit 3";
+    let mut main = shell("main", text);
+    main["stdin"] = true.into();
+    kubelet.add("streams", one(main));
+    kubelet.ready("streams").await;
+    let at = kubelet.clone();
+    let route: Route = Arc::new(move |what, query| {
+        let address = at.stream(what, "streams", "main", &query);
+        Box::pin(async move { address })
+    });
+    let front = Front::start(route).await;
+    for websockets in [false, true] {
+        kubectl::exercise(&front, &world.paths.dir, websockets).await;
+    }
+    drop(front);
+    kubelet.remove_all();
+    kubelet.gone(&world, Duration::from_secs(60)).await;
+    let kubelet = Arc::into_inner(kubelet).expect("nobody else has it");
     ended(kubelet, &world, &before).await;
 }
 

@@ -6,7 +6,8 @@
 //! port's number in two bytes, little-endian.
 //!
 //! The socket is made inside the pod's network namespace, which stays its own; nothing runs there. 127.0.0.1 is tried
-//! first, then ::1. Each direction ends by itself. What goes wrong with one connection is told on its error channel,
+//! first, then ::1. The end of what the client says is told to the pod, which may still answer; the pod's end is the
+//! end of the connection, as it is with containerd. What goes wrong with one connection is told on its error channel,
 //! in text, and the others go on.
 
 use std::collections::HashMap;
@@ -34,6 +35,9 @@ use crate::Cri;
 
 /// How long a port inside a pod may take to answer.
 const DIAL: Duration = Duration::from_secs(30);
+/// How long a client may go on after the pod has said its last: clients wait for the end of the error channel before
+/// they end theirs.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The two channels of one connection.
 struct Pair {
@@ -273,8 +277,19 @@ async fn carry(target: &Target, port: u16, mut source: Source, sink: Sink) -> io
         sink.close().await;
         ended
     };
-    let ((), ended) = tokio::join!(up, down);
-    ended
+    tokio::pin!(up, down);
+    let mut talking = true;
+    loop {
+        tokio::select! {
+            () = &mut up, if talking => talking = false,
+            ended = &mut down => {
+                if talking {
+                    let _ = tokio::time::timeout(LAST_WORDS, &mut up).await;
+                }
+                return ended;
+            }
+        }
+    }
 }
 
 /// Connects to a port on the pod's loopback.

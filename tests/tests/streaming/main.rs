@@ -3,10 +3,12 @@
 mod attach;
 mod exec;
 mod forward;
+mod kubectl;
 
 use attach::{attached_terminals, attaching, slow_clients_of_an_attach, stdin_once};
 use exec::{clients_that_vanish, exec_over_spdy, exec_over_websocket, refusals, terminals};
 use forward::{forwarding_over_spdy, forwarding_over_websocket};
+use kubectl::kubectl_at_work;
 
 e2e::wirings!(
     attached_terminals,
@@ -16,6 +18,7 @@ e2e::wirings!(
     exec_over_websocket,
     forwarding_over_spdy,
     forwarding_over_websocket,
+    kubectl_at_work,
     refusals,
     slow_clients_of_an_attach,
     stdin_once,
