@@ -39,6 +39,8 @@ pub struct Options {
     pub images: String,
     /// More runtime handlers, all of them runc: their names, and lines of their sections.
     pub handlers: Vec<(&'static str, String)>,
+    /// `enable_tls_streaming`.
+    pub stream_tls: bool,
 }
 
 impl Options {
@@ -62,6 +64,7 @@ impl Options {
             cni: String::new(),
             images: String::new(),
             handlers: Vec::new(),
+            stream_tls: false,
         }
     }
 }
@@ -163,6 +166,7 @@ fn version2(paths: &Paths, options: &Options) -> String {
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE}"
 stream_server_port = "0"
+enable_tls_streaming = {tls}
 netns_mounts_under_state_dir = {netns}
 device_ownership_from_security_context = {devices}
 {oom}{timeout}
@@ -184,6 +188,7 @@ SystemdCgroup = false
 "#,
         netns = options.private_netns,
         devices = options.device_ownership,
+        tls = options.stream_tls,
         cni_bin = paths.cni_bin.display(),
         cni_conf = paths.cni_conf.display(),
         cni = options.cni,
@@ -221,10 +226,12 @@ Root = "{runc_root}"
 SystemdCgroup = false
 [plugins."io.containerd.grpc.v1.cri"]
 stream_server_port = "0"
+enable_tls_streaming = {tls}
 "#,
         netns = options.private_netns,
         devices = options.device_ownership,
         timeout = images(options),
+        tls = options.stream_tls,
         cni_bin = paths.cni_bin.display(),
         cni_conf = paths.cni_conf.display(),
         cni = options.cni,

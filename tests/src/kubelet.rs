@@ -94,6 +94,8 @@ impl Kubelet {
             .arg(format!("--pod-infra-container-image={PAUSE}"))
             .args(["--fail-swap-on=false", "--cgroup-driver=cgroupfs", "--max-pods=120", "--address=127.0.0.1"])
             .args(["--eviction-hard=", "--enforce-node-allocatable=", "--make-iptables-util-chains=false"])
+            // A disk that is rather full is no reason to remove images meanwhile.
+            .arg("--image-gc-high-threshold=100")
             .args(["--file-check-frequency=1s", "--sync-frequency=5s", "--volume-stats-agg-period=10s"])
             .args(["--authorization-mode=AlwaysAllow", "--anonymous-auth=true", "--registry-qps=0"])
             .arg(format!("--port={}", self.ports.api))

@@ -55,7 +55,11 @@ impl World {
 
 /// A world with the usual images and one ready pod in it: the world, its client, the pod's configuration and id.
 pub async fn ready(wiring: Wiring, name: &str) -> (World, Cri, PodSandboxConfig, String) {
-    let world = crate::world(wiring).await;
+    ready_in(crate::world(wiring).await, name).await
+}
+
+/// The same in a world that the test has made.
+pub async fn ready_in(world: World, name: &str) -> (World, Cri, PodSandboxConfig, String) {
     let cri = world.cri();
     for reference in [PAUSE, BUSYBOX] {
         world.pull(reference).await;

@@ -10,14 +10,15 @@
 //!                                    └▶ forward
 //! ```
 //!
-//! - [`server`]: the HTTP server, started and ended with the daemon.   - [`negotiate`]: which protocol is spoken.
+//! - [`server`]: the HTTP server, started and ended with the daemon; [`tls`]: its certificate.
+//! - [`negotiate`]: which protocol is spoken.
 //! - [`spdy`], [`websocket`]: the protocols, each as [`channel`]s; [`activity`]: is the connection still of use.
 //! - [`tunnel`]: SPDY inside of WebSocket.
 //! - [`remote`]: the channels of a process; [`stdin`], [`resize`], [`status`]: what goes over three of them.
 //! - [`exec`], [`attach`], [`forward`]: what is at the other end.
 //!
 //! Limits: 1000 waiting tokens, [`server::CONNECTIONS`] connections, [`spdy::STREAMS`] streams of each; what waits in
-//! a channel is bounded (see [`channel`]). There is no TLS: the server listens on loopback unless told otherwise.
+//! a channel is bounded (see [`channel`]). Unless told otherwise the server listens on loopback, without TLS.
 
 pub mod activity;
 pub mod attach;
@@ -31,6 +32,7 @@ pub mod server;
 pub mod spdy;
 pub mod status;
 pub mod stdin;
+pub mod tls;
 pub mod tokens;
 pub mod tunnel;
 pub mod websocket;
@@ -53,6 +55,8 @@ pub enum StreamError {
     NotServing,
     #[error("listen for streams on {address}: {source}")]
     Listen { address: String, source: std::io::Error },
+    #[error("TLS for streams: {0}")]
+    Tls(String),
 }
 
 impl From<StreamError> for Error {
@@ -60,7 +64,7 @@ impl From<StreamError> for Error {
         let code = match &e {
             StreamError::TooMany => Code::ResourceExhausted,
             StreamError::NotServing => Code::Unavailable,
-            StreamError::Listen { .. } => Code::FailedPrecondition,
+            StreamError::Listen { .. } | StreamError::Tls(_) => Code::FailedPrecondition,
         };
         Error::new(code, e.to_string())
     }

@@ -17,14 +17,16 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::activity::Activity;
 use super::negotiate::{self, ACCEPTED, Chosen, Purpose, Refused, STREAM_PROTOCOL, Upgrade};
 use super::tokens::Allowed;
-use super::{StreamError, remote, spdy, tunnel, websocket};
+use super::{StreamError, remote, spdy, tls, tunnel, websocket};
 use crate::Cri;
 
 /// Connections at a time.
@@ -45,12 +47,14 @@ impl Cri {
             false => format!("{host}:{}", runtime.stream_server_port),
         };
         let failed = |source| StreamError::Listen { address: address.clone(), source };
+        let tls = tls::acceptor(runtime).await?;
         let listener = TcpListener::bind(&address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         tracing::info!(address = %bound, "streams are served");
         // A second start of the same service would be a mistake; the first address stays.
-        let _ = self.0.streams.base.set(format!("http://{bound}"));
-        self.0.streams.work.spawn(self.clone().accept(listener));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let _ = self.0.streams.base.set(format!("{scheme}://{bound}"));
+        self.0.streams.work.spawn(self.clone().accept(listener, tls));
         Ok(())
     }
 
@@ -65,7 +69,7 @@ impl Cri {
         }
     }
 
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self, listener: TcpListener, tls: Option<TlsAcceptor>) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let streams = &self.0.streams;
         let accepting = async {
@@ -74,7 +78,7 @@ impl Cri {
                 let Ok(place) = places.clone().acquire_owned().await else { return };
                 match listener.accept().await {
                     Ok((stream, _)) => {
-                        streams.work.spawn(self.clone().connection(stream, Arc::new(place)));
+                        streams.work.spawn(self.clone().connection(stream, tls.clone(), Arc::new(place)));
                     }
                     Err(error) => {
                         // Out of files, most likely: some must be closed first.
@@ -87,9 +91,23 @@ impl Cri {
         streams.shutdown.run_until_cancelled(accepting).await;
     }
 
-    async fn connection(self, stream: TcpStream, place: Arc<OwnedSemaphorePermit>) {
+    async fn connection(self, stream: TcpStream, tls: Option<TlsAcceptor>, place: Arc<OwnedSemaphorePermit>) {
         // What a user types goes out at once.
         let _ = stream.set_nodelay(true);
+        let Some(tls) = tls else { return self.serve(stream, place).await };
+        let accepted = tokio::time::timeout(HEADERS, tls.accept(stream));
+        match self.0.streams.shutdown.run_until_cancelled(accepted).await {
+            Some(Ok(Ok(stream))) => self.serve(stream, place).await,
+            Some(Ok(Err(error))) => tracing::debug!(%error, "a client of streams does not get through TLS"),
+            Some(Err(_)) => tracing::debug!("a client of streams does not begin TLS"),
+            None => {}
+        }
+    }
+
+    async fn serve<T>(self, stream: T, place: Arc<OwnedSemaphorePermit>)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let answer = |request| {
             let answer = self.answer(request, &place);
             async { Ok::<_, Infallible>(answer) }

@@ -149,6 +149,15 @@ pub(crate) struct Section {
     pub stream_server_address: Option<String>,
     pub stream_server_port: Option<String>,
     pub stream_idle_timeout: Option<GoDuration>,
+    pub enable_tls_streaming: Option<bool>,
+    pub x509_key_pair_streaming: KeyPair,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct KeyPair {
+    pub tls_cert_file: Option<PathBuf>,
+    pub tls_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]

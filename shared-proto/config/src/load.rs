@@ -248,6 +248,9 @@ fn apply_section(config: &mut Config, section: Section) {
     set(&mut runtime.stream_server_address, section.stream_server_address);
     set(&mut runtime.stream_server_port, section.stream_server_port);
     set(&mut runtime.stream_idle_timeout, section.stream_idle_timeout.map(|d| d.0));
+    set(&mut runtime.enable_tls_streaming, section.enable_tls_streaming);
+    set(&mut runtime.x509_key_pair_streaming.tls_cert_file, section.x509_key_pair_streaming.tls_cert_file);
+    set(&mut runtime.x509_key_pair_streaming.tls_key_file, section.x509_key_pair_streaming.tls_key_file);
 }
 
 fn runtime_entry(entry: RuntimeSection) -> Runtime {
@@ -284,6 +287,16 @@ fn check(config: &Config, source: &Source<'_>) -> Result<(), ConfigError> {
         let known: Vec<_> = runtimes.keys().map(String::as_str).collect();
         let message = format!("default_runtime_name {name:?} is not one of the runtimes: {}", known.join(", "));
         return Err(source.invalid(source.line_of_text("default_runtime_name"), message));
+    }
+    let pair = &config.runtime.x509_key_pair_streaming;
+    let (cert, key) = (!pair.tls_cert_file.as_os_str().is_empty(), !pair.tls_key_file.as_os_str().is_empty());
+    if cert != key {
+        let message = "x509_key_pair_streaming: tls_cert_file and tls_key_file go together".to_owned();
+        return Err(source.invalid(source.line_of_text("x509_key_pair_streaming"), message));
+    }
+    if cert && !config.runtime.enable_tls_streaming {
+        let message = "x509_key_pair_streaming: enable_tls_streaming must be true for it to be of use".to_owned();
+        return Err(source.invalid(source.line_of_text("x509_key_pair_streaming"), message));
     }
     for (key, path) in [
         ("root", &config.root),

@@ -106,6 +106,10 @@ pub struct CriRuntime {
     pub stream_server_address: String,
     pub stream_server_port: String,
     pub stream_idle_timeout: Duration,
+    /// `enable_tls_streaming`: streams are served over TLS only.
+    pub enable_tls_streaming: bool,
+    /// Without files, a certificate is made and signed with its own key at each start.
+    pub x509_key_pair_streaming: KeyPair,
     pub enable_unprivileged_ports: bool,
     pub enable_unprivileged_icmp: bool,
     pub disable_cgroup: bool,
@@ -205,6 +209,13 @@ impl Default for CriImages {
     }
 }
 
+/// PEM files of a server: both, or neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyPair {
+    pub tls_cert_file: PathBuf,
+    pub tls_key_file: PathBuf,
+}
+
 impl Default for CriRuntime {
     fn default() -> Self {
         Self {
@@ -216,6 +227,8 @@ impl Default for CriRuntime {
             stream_server_address: "127.0.0.1".into(),
             stream_server_port: "0".into(),
             stream_idle_timeout: Duration::from_secs(4 * 3600),
+            enable_tls_streaming: false,
+            x509_key_pair_streaming: KeyPair::default(),
             enable_unprivileged_ports: true,
             enable_unprivileged_icmp: true,
             disable_cgroup: false,

@@ -91,6 +91,11 @@ pub fn render(config: &Config) -> String {
     line(format!("stream_server_address = {}", quote(&runtime.stream_server_address)));
     line(format!("stream_server_port = {}", quote(&runtime.stream_server_port)));
     line(format!("stream_idle_timeout = {}", duration(runtime.stream_idle_timeout)));
+    line(format!("enable_tls_streaming = {}", runtime.enable_tls_streaming));
+
+    line("\n[plugins.\"io.containerd.grpc.v1.cri\".x509_key_pair_streaming]".into());
+    line(format!("tls_cert_file = {}", path(&runtime.x509_key_pair_streaming.tls_cert_file)));
+    line(format!("tls_key_file = {}", path(&runtime.x509_key_pair_streaming.tls_key_file)));
     out
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use e2e::Wiring;
+use e2e::config::Options;
 use e2e::cri::Cri;
 use e2e::kubectl::{self, Front, Query, Route};
-use e2e::pod::{ready, script};
+use e2e::pod::{ready_in, script};
+use e2e::{Wiring, World};
+use futures::FutureExt as _;
 use shared_proto::cri::v1::*;
 
 /// What a kubelet does with the requests: it asks the runtime for an address.
@@ -30,14 +32,23 @@ async fn address(cri: Cri, pod: String, container: String, what: String, query: 
 }
 
 pub async fn kubectl_at_work(wiring: Wiring) {
-    let (world, cri, config, pod) = ready(wiring, "kubectl").await;
+    exercised(World::start(wiring, Options::new(wiring)).await, "http://").await;
+}
+
+pub async fn kubectl_over_tls(wiring: Wiring) {
+    exercised(World::start(wiring, Options { stream_tls: true, ..Options::new(wiring) }).await, "https://").await;
+}
+
+async fn exercised(world: World, scheme: &'static str) {
+    let (world, cri, config, pod) = ready_in(world, "kubectl").await;
     let text = "mkdir /tmp/www; echo page >/tmp/www/index.html; httpd -p 8080 -h /tmp/www; \
                 while read -r line; do echo \"got $line\"; done; exit 3";
     let id = cri.run(&pod, &config, &ContainerConfig { stdin: true, ..script("main", text) }).await;
     let front = {
         let (cri, pod, id) = (cri.clone(), pod.clone(), id.clone());
         let route: Route = Arc::new(move |what, query| {
-            Box::pin(address(cri.clone(), pod.clone(), id.clone(), what.to_owned(), query))
+            let address = address(cri.clone(), pod.clone(), id.clone(), what.to_owned(), query);
+            Box::pin(address.inspect(move |address| assert!(address.starts_with(scheme), "{address}")))
         });
         Front::start(route).await
     };

@@ -8,7 +8,7 @@ mod kubectl;
 use attach::{attached_terminals, attaching, slow_clients_of_an_attach, stdin_once};
 use exec::{clients_that_vanish, exec_over_spdy, exec_over_websocket, refusals, terminals};
 use forward::{forwarding_over_spdy, forwarding_over_websocket};
-use kubectl::kubectl_at_work;
+use kubectl::{kubectl_at_work, kubectl_over_tls};
 
 e2e::wirings!(
     attached_terminals,
@@ -19,6 +19,7 @@ e2e::wirings!(
     forwarding_over_spdy,
     forwarding_over_websocket,
     kubectl_at_work,
+    kubectl_over_tls,
     refusals,
     slow_clients_of_an_attach,
     stdin_once,
