@@ -21,6 +21,7 @@ e2e::wirings!(
     one_trace_spans_the_seam,
     the_status_shows_what_is_in_force,
     a_broken_network_file_is_named_and_hides_nothing,
+    a_handlers_own_network_is_told_apart,
     handlers_are_listed_and_others_refused
 );
 
@@ -189,6 +190,18 @@ async fn a_broken_network_file_is_named_and_hides_nothing(wiring: Wiring) {
     let folder = world.paths.cni_conf.display().to_string();
     assert!(last.as_str().is_some_and(|last| last.contains(&folder) && !last.contains("broken")), "{last}");
     assert!(!network.status && network.message.contains(&folder), "{network:?}");
+}
+
+/// The network of a handler with a folder of its own is told apart, and does not make the node unready.
+async fn a_handlers_own_network_is_told_apart(wiring: Wiring) {
+    let handlers = vec![("apart", "cni_conf_dir = \"/nowhere/net.d\"".to_owned())];
+    let world = World::start(wiring, Options { handlers, ..Options::new(wiring) }).await;
+    for key in ["lastCNILoadStatus", "lastCNILoadStatus.default"] {
+        assert_eq!(status(&world, key).await.0.as_str(), Some("OK"), "{key}");
+    }
+    let (last, network) = status(&world, "lastCNILoadStatus.apart").await;
+    assert!(last.as_str().is_some_and(|last| last.contains("/nowhere/net.d")), "{last}");
+    assert!(network.status && network.message.is_empty(), "{network:?}");
 }
 
 async fn handlers_are_listed_and_others_refused(wiring: Wiring) {

@@ -44,18 +44,18 @@ impl Cri {
         let inner = &*self.0;
         // Our own rendering always parses; were it not so, the answer would only be poorer.
         let config = toml::from_str::<Value>(&shared_config::render(&inner.config)).unwrap_or_default();
-        let last_load = match network {
-            NetworkStatus::Ready { left_out, .. } if left_out.is_empty() => "OK".to_owned(),
-            NetworkStatus::Ready { left_out, .. } => left_out.join("; "),
-            NetworkStatus::NotReady(reason) => reason.clone(),
-        };
-        let info = [
-            ("config", config),
-            ("cniconfig", inner.network.describe().await),
-            ("lastCNILoadStatus", Value::String(last_load)),
-            ("seam", self.seam()),
+        let mut info = vec![
+            ("config".to_owned(), config),
+            ("cniconfig".to_owned(), inner.network.describe().await),
+            ("lastCNILoadStatus".to_owned(), last_load(network)),
+            ("lastCNILoadStatus.default".to_owned(), last_load(network)),
+            ("seam".to_owned(), self.seam()),
         ];
-        info.into_iter().map(|(key, value)| (key.to_owned(), value.to_string())).collect()
+        // Handlers with a configuration folder of their own.
+        for (handler, network) in &inner.networks {
+            info.push((format!("lastCNILoadStatus.{handler}"), last_load(&network.status().await)));
+        }
+        info.into_iter().map(|(key, value)| (key, value.to_string())).collect()
     }
 
     /// What crossed the seam so far.
@@ -72,6 +72,15 @@ impl Cri {
             .collect();
         json!({ "wiring": self.0.wiring.name(), "samples": samples })
     }
+}
+
+/// What became of reading the configuration, in containerd's words.
+fn last_load(network: &NetworkStatus) -> Value {
+    Value::String(match network {
+        NetworkStatus::Ready { left_out, .. } if left_out.is_empty() => "OK".to_owned(),
+        NetworkStatus::Ready { left_out, .. } => left_out.join("; "),
+        NetworkStatus::NotReady(reason) => reason.clone(),
+    })
 }
 
 fn condition(kind: &str, problem: Option<(&str, String)>) -> v1::RuntimeCondition {
