@@ -16,6 +16,7 @@ e2e::wirings!(
     a_life_in_order,
     short_lives,
     everybody_hears_everything,
+    coming_and_going,
     streams_end_with_the_daemon,
     ends_while_nobody_looked
 );
@@ -139,6 +140,59 @@ async fn everybody_hears_everything(wiring: Wiring) {
         assert_eq!(deleted, end, "the containers, and their pod");
         assert!(heard[1..].iter().all(|(_, kind)| *kind == Deleted), "{heard:?}");
     }
+}
+
+/// A client whose connection breaks again and again, while much happens: all of it is heard, in order.
+async fn coming_and_going(wiring: Wiring) {
+    let (world, cri, config, pod) = ready(wiring, "flood").await;
+    let others = ["x", "y"].map(|name| world.pod(name));
+    let lives = async |pod: String, config: PodSandboxConfig| {
+        let mut ids = Vec::new();
+        for round in 0..6 {
+            let id = cri.run(&pod, &config, &script(&format!("c{round}"), "exit 0")).await;
+            cri.exited(&id).await;
+            cri.try_remove(&id).await.expect("remove");
+            ids.push(id);
+        }
+        cri.end_pod(&pod).await;
+        ids.push(pod);
+        ids
+    };
+    let all = async {
+        let [x, y] = others;
+        let other = async |config: PodSandboxConfig| lives(cri.run_pod(&config).await, config).await;
+        let (a, b, c) = tokio::join!(lives(pod, config), other(x), other(y));
+        [a, b, c].concat()
+    };
+    let mut heard: Vec<(i64, String, ContainerEventType)> = Vec::new();
+    let mut connections = 0;
+    let mut follow = async |until_silent: Duration, heard: &mut Vec<_>| {
+        connections += 1;
+        let mut events = subscribe(&world.cri()).await;
+        while let Ok(event) = tokio::time::timeout(until_silent, events.message()).await {
+            let event = event.expect("no error").expect("no end");
+            let news = (event.created_at, event.container_id.clone(), event.container_event_type());
+            if !heard.contains(&news) {
+                heard.push(news);
+            }
+        }
+    };
+    tokio::pin!(all);
+    let ids = loop {
+        tokio::select! {
+            ids = &mut all => break ids,
+            // Silence for so short a time is common: it comes again.
+            () = follow(Duration::from_millis(20), &mut heard) => {}
+        }
+    };
+    follow(Duration::from_secs(2), &mut heard).await;
+    assert_eq!(ids.len(), 21);
+    for id in &ids {
+        let told: Vec<_> = heard.iter().filter(|(_, whose, _)| whose == id).map(|(.., kind)| *kind).collect();
+        assert_eq!(told, [Created, Started, Stopped, Deleted], "{id} of {} in {connections} connections", heard.len());
+    }
+    assert_eq!(heard.len(), 4 * ids.len());
+    assert!(connections > 10, "it came again often: {connections}");
 }
 
 /// A daemon that is told to stop does not wait for its followers, on whichever socket they came.

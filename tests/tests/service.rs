@@ -5,11 +5,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use e2e::config::Options;
+use e2e::pod::{ready, sleeper};
 use e2e::{Wiring, World, eventually};
 use shared_proto::cri::v1::StatusRequest;
 use tokio::net::UnixDatagram;
 
-e2e::wirings!(the_manager_is_told, what_can_not_start_ends, journald_adds_the_time_itself);
+e2e::wirings!(
+    the_manager_is_told,
+    what_can_not_start_ends,
+    journald_adds_the_time_itself,
+    calls_under_way_are_answered
+);
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -96,4 +102,24 @@ async fn journald_adds_the_time_itself(wiring: Wiring) {
         let other = std::fs::read_to_string(world.paths.dir.join("cri-daemon.log")).expect("read the log");
         assert!(other.lines().count() > 1 && other.lines().all(|line| line.starts_with("20")), "{other}");
     }
+}
+
+/// A daemon that is told to stop takes no more calls, and answers those that it has.
+async fn calls_under_way_are_answered(wiring: Wiring) {
+    let (mut world, cri, config, pod) = ready(wiring, "drain").await;
+    let id = cri.run(&pod, &config, &sleeper("main")).await;
+    let asked = tokio::spawn({
+        let (cri, id) = (cri.clone(), id.clone());
+        async move { cri.try_exec_in(&id, &["sh", "-c", "touch /begun; sleep 2; echo done"], 20).await }
+    });
+    let begun = format!("/proc/{}/root/begun", cri.pid(&id).await);
+    let there = || async { if std::path::Path::new(&begun).exists() { Ok(()) } else { Err("not yet".to_owned()) } };
+    eventually("the command runs", SOON, there).await;
+    world.stop();
+    let answer = asked.await.expect("the call's task").expect("an answer");
+    assert_eq!((answer.stdout.as_slice(), answer.exit_code), (b"done\n".as_slice(), 0));
+    cri.try_status(StatusRequest::default()).await.expect_err("nobody is there");
+    world.run().await;
+    assert_eq!(cri.exec_ok(&id, &["echo", "again"]).await, "again\n");
+    cri.end_pod(&pod).await;
 }
