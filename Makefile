@@ -8,7 +8,10 @@ ONCE ?=
 # One set of packages and features for everything that is built in a profile, so that nothing is compiled twice.
 MERGED = --workspace --features core-daemon/merged
 
-.PHONY: run test test-kubelet compare bench deps bins lint clean
+# Inputs of each kind for `make fuzz`.
+FUZZ ?= 1000000
+
+.PHONY: run test test-kubelet fuzz compare bench deps bins lint clean
 
 run: deps
 	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
@@ -20,6 +23,13 @@ test: deps
 # Static pods of a real kubelet on every wiring. Builds the kubelet once (minutes) and keeps it in ~/.cache/seam.
 test-kubelet: deps
 	tests/scripts/run-all kubelet
+
+# Made up SPDY and WebSocket bytes, with a nightly compiler. Installs cargo-fuzz where it lacks.
+fuzz: deps
+	command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
+	for target in spdy websocket; do \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz $$target -- -runs=$(FUZZ) -max_len=4096 || exit 1; \
+	done
 
 # What the hop costs: pods in turn in the three wirings; PODS=N, see `-- --help` for more.
 compare: deps
