@@ -11,7 +11,7 @@ MERGED = --workspace --features core-daemon/merged
 # Inputs of each kind for `make fuzz`.
 FUZZ ?= 1000000
 
-.PHONY: run test test-kubelet fuzz compare bench deps bins lint clean
+.PHONY: run test test-kubelet fuzz compare steady bench deps bins lint clean
 
 run: deps
 	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
@@ -35,6 +35,11 @@ fuzz: deps
 compare: deps
 	cargo build --release --bins $(MERGED)
 	target/release/compare $(if $(PODS),--pods $(PODS))
+
+# A node at rest: PODS pods (105) in each wiring, polled as a kubelet polls; see `-- --help` for more.
+steady: deps
+	cargo build --release --bins $(MERGED)
+	target/release/steady $(if $(PODS),--pods $(PODS))
 
 bench:
 	cargo bench -p seam-bench
