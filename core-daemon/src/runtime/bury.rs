@@ -94,7 +94,12 @@ impl Inner {
             }
         };
         let (path, id) = (bundle.path.clone(), bundle.id.to_string());
-        shared_sys::blocking(move || cgroup::remove(&path, &id)).await;
+        let socket = launch::usual_socket(&self.config, bundle);
+        shared_sys::blocking(move || {
+            cgroup::remove(&path, &id);
+            remove_dead_socket(&socket);
+        })
+        .await;
         remove_bundle(bundle).await;
         guess
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use prost::Message;
 use prost_types::Any;
+use sha2::{Digest, Sha256};
 use shared_proto::ttrpc::task::DeleteResponse;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -100,6 +101,13 @@ pub(super) async fn delete(config: &RuntimeConfig, bundle: &Bundle, binary: &Pat
     }
     let response = DeleteResponse::decode(output.as_slice()).map_err(|e| failed(format!("malformed answer: {e}")))?;
     Ok(exit_of(response.pid, response.exit_status, response.exited_at))
+}
+
+/// Where a shim that follows the convention listens for the task of `bundle`, unless it shares another's: the one trace
+/// of a `start` that was killed before it could say anything.
+pub(super) fn usual_socket(config: &RuntimeConfig, bundle: &Bundle) -> PathBuf {
+    let owner = config.core_socket.join(bundle.ns.as_str()).join(bundle.id.as_str());
+    Path::new("/run/containerd/s").join(hex::encode(Sha256::digest(owner.as_os_str().as_encoded_bytes())))
 }
 
 fn command(config: &RuntimeConfig, bundle: &Bundle, binary: &Path, action: &str) -> Command {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use shared_proto::ttrpc::task::{DeleteRequest, DeleteResponse, ShutdownRequest};
 
 use super::bundle::Bundle;
+use super::launch;
 use super::manager::Inner;
-use super::shim::{Shim, deadline};
+use super::shim::{Shim, deadline, remove_dead_socket};
 use super::strays;
 
 impl Inner {
@@ -67,6 +68,8 @@ impl Inner {
             },
             None => {
                 kill_strays(bundle).await;
+                let socket = launch::usual_socket(&self.config, bundle);
+                shared_sys::blocking(move || remove_dead_socket(&socket)).await;
                 remove_bundle(bundle).await;
             }
         }
