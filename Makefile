@@ -8,10 +8,13 @@ ONCE ?=
 # One set of packages and features for everything that is built in a profile, so that nothing is compiled twice.
 MERGED = --workspace --features core-daemon/merged
 
+# The OCI runtime of `make compare-peer`.
+ENGINE ?= runc
+
 # Inputs of each kind for `make fuzz`.
 FUZZ ?= 1000000
 
-.PHONY: run test test-kubelet fuzz compare steady bench deps bins lint clean
+.PHONY: run test test-kubelet fuzz compare steady compare-peer bench deps bins lint clean
 
 run: deps
 	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
@@ -40,6 +43,12 @@ compare: deps
 steady: deps
 	cargo build --release --bins $(MERGED)
 	target/release/steady $(if $(PODS),--pods $(PODS))
+
+# Ours against Debian's containerd in one run, with bars; PODS=N, ENGINE=runc or crun; see `-- --help` for more.
+compare-peer: deps
+	deploy/scripts/install-deps $(ENGINE)
+	cargo build --release --bins $(MERGED)
+	target/release/compare-peer --engine $(ENGINE) $(if $(PODS),--pods $(PODS))
 
 bench:
 	cargo bench -p seam-bench

@@ -4,10 +4,18 @@
 //!   the seam is all that is measured (`cargo bench -p seam-bench`).
 //! - `bin/fake-core.rs`: that in-memory core as a process of its own, for the wiring `split`.
 //! - `bin/compare.rs`: whole pods on real daemons, interleaved over the wirings (`make compare`).
+//! - `bin/steady.rs`: a node at rest, polled as a kubelet polls (`make steady`).
+//! - `bin/compare-peer.rs`: ours against Debian's containerd, in one run (`make compare-peer`).
+//! - [`load`]: what the benches on real daemons do to a node; [`node`]: what that costs, read from `/proc`.
+//! - [`bars`]: what is asked of ours beside the peer, and the table that shows it; [`controllers`]: crun's one wish.
 //! - [`stats`]: percentiles, and the confidence interval of a difference.
 
 #![forbid(unsafe_code)]
 
+pub mod bars;
+pub mod controllers;
+pub mod load;
+pub mod node;
 pub mod stats;
 
 use std::collections::BTreeMap;

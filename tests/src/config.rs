@@ -19,6 +19,10 @@ pub struct Options {
     pub snapshotter: &'static str,
     /// Network namespaces under the state folder; otherwise in `/run/netns`.
     pub private_netns: bool,
+    /// The runtime that stands in for ours: of the whole suite with `SEAM_PEER`, of one world where a bench says so.
+    pub peer: Option<&'static str>,
+    /// The OCI runtime; none = runc behind the wrapper of [`runtime`], whose shell costs some milliseconds a call.
+    pub engine: Option<PathBuf>,
     /// The binary for every role of the core; a build without the feature `merged` may be put here.
     pub core_binary: Option<PathBuf>,
     /// Log level of the daemons: tests want to see all, measurements not.
@@ -54,6 +58,8 @@ impl Options {
             version,
             snapshotter: "overlayfs",
             private_netns: true,
+            peer: crate::world::peer(),
+            engine: None,
             core_binary: None,
             log_level: "debug",
             pull_progress_timeout: String::new(),
@@ -132,7 +138,7 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
         paths.core_socket.display(),
         options.log_level,
     );
-    if crate::world::peer().is_none() {
+    if options.peer.is_none() {
         let _ = writeln!(text, "[cri]\nwiring = \"{}\"\naddress = \"{}\"", wiring.name(), paths.cri_socket.display());
         let _ = writeln!(text, "metrics_address = \"{}\"", options.metrics[1]);
         let _ = writeln!(text, "[metrics]\naddress = \"{}\"", options.metrics[0]);
@@ -143,7 +149,7 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
         let opt = paths.dir.join("opt");
         let _ = writeln!(text, "[plugins.\"io.containerd.internal.v1.opt\"]\npath = \"{}\"", opt.display());
     }
-    text += &match if crate::world::peer().is_some() { 2 } else { options.version } {
+    text += &match if options.peer.is_some() { 2 } else { options.version } {
         2 => version2(paths, options),
         3 => version3(paths, options),
         other => panic!("no configuration of version {other}"),
@@ -151,7 +157,7 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
     let section = if options.version == 2 { "io.containerd.grpc.v1.cri" } else { "io.containerd.cri.v1.runtime" };
     for (name, lines) in &options.handlers {
         let table = format!("plugins.\"{section}\".containerd.runtimes.{name}");
-        let (runc, root) = (paths.gate.join("runc"), &paths.runc_root);
+        let (runc, root) = (engine(paths, options), &paths.runc_root);
         let _ = writeln!(text, "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n{lines}");
         let _ = writeln!(text, "[{table}.options]\nBinaryName = \"{}\"\nRoot = \"{}\"", runc.display(), root.display());
     }
@@ -160,7 +166,7 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
 
 fn version2(paths: &Paths, options: &Options) -> String {
     let timeout = images(options);
-    let oom = if crate::world::peer().is_some() { "restrict_oom_score_adj = true\n" } else { "" };
+    let oom = if options.peer.is_some() { "restrict_oom_score_adj = true\n" } else { "" };
     format!(
         r#"
 [plugins."io.containerd.grpc.v1.cri"]
@@ -194,7 +200,7 @@ SystemdCgroup = false
         cni = options.cni,
         mirrors = paths.mirrors.display(),
         snapshotter = options.snapshotter,
-        runc = paths.gate.join("runc").display(),
+        runc = engine(paths, options).display(),
         runc_root = paths.runc_root.display(),
     )
 }
@@ -237,9 +243,14 @@ enable_tls_streaming = {tls}
         cni = options.cni,
         mirrors = paths.mirrors.display(),
         snapshotter = options.snapshotter,
-        runc = paths.gate.join("runc").display(),
+        runc = engine(paths, options).display(),
         runc_root = paths.runc_root.display(),
     )
+}
+
+/// The OCI runtime of every handler.
+fn engine(paths: &Paths, options: &Options) -> PathBuf {
+    options.engine.clone().unwrap_or_else(|| paths.gate.join("runc"))
 }
 
 /// Lines about images.

@@ -97,6 +97,11 @@ impl World {
         self.core.as_ref().expect("the core runs").pid()
     }
 
+    /// The daemons' processes: two in `split`, otherwise one.
+    pub fn daemon_pids(&self) -> Vec<i32> {
+        [&self.core, &self.cri].into_iter().flatten().map(Daemon::pid).collect()
+    }
+
     /// Open descriptors of the core's process, and of the CRI side's where that is another one.
     pub fn descriptors(&self) -> (usize, usize) {
         let count = |daemon: &Option<Daemon>| daemon.as_ref().map(Daemon::descriptors).unwrap_or_default();
@@ -112,13 +117,13 @@ impl World {
     /// Starts whatever is not running.
     pub fn spawn(&mut self) {
         if self.core.is_none() {
-            let program = match peer() {
+            let program = match self.options.peer {
                 Some(peer) => PathBuf::from(peer),
                 None => self.options.core_binary.clone().unwrap_or_else(|| binary("core-daemon")),
             };
             self.core = Some(self.daemon("core-daemon", &program));
         }
-        if self.cri.is_none() && self.wiring == Wiring::Split && peer().is_none() {
+        if self.cri.is_none() && self.wiring == Wiring::Split && self.options.peer.is_none() {
             self.cri = Some(self.daemon("cri-daemon", &binary("cri-daemon")));
         }
     }
@@ -189,7 +194,7 @@ impl World {
 
     /// A client of the CRI socket.
     pub fn cri(&self) -> Cri {
-        let socket = if peer().is_some() { &self.paths.core_socket } else { &self.paths.cri_socket };
+        let socket = if self.options.peer.is_some() { &self.paths.core_socket } else { &self.paths.cri_socket };
         Cri::connect(socket)
     }
 
@@ -227,7 +232,7 @@ impl World {
     /// Shims and whatever else names this world on its command line, the daemons and the registry apart.
     pub fn processes(&self) -> Vec<(i32, String)> {
         let needle = self.paths.dir.display().to_string();
-        let daemons: Vec<i32> = [&self.core, &self.cri].into_iter().flatten().map(Daemon::pid).collect();
+        let daemons = self.daemon_pids();
         crate::inventory::processes()
             .into_iter()
             .filter(|(pid, line)| {

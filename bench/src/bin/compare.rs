@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser;
 use e2e::config::Options;
-use e2e::pod::container;
 use e2e::{Wiring, World};
+use seam_bench::load;
 use seam_bench::stats::{difference, percentile};
 use shared_proto::cri::v1::StatusRequest;
 
@@ -85,21 +84,11 @@ async fn main() -> anyhow::Result<()> {
 /// Starts one pod with one container, and removes it. Milliseconds of each step of the start, and their sum.
 async fn pod(world: &World, name: &str) -> [f64; 4] {
     let cri = world.cri();
-    let config = world.pod(name);
-    let mut took = [0.0; 4];
-    let clock = Instant::now();
-    let sandbox = cri.run_pod(&config).await;
-    took[0] = clock.elapsed().as_secs_f64() * 1e3;
-    let clock = Instant::now();
-    let id = cri.create(&sandbox, &config, &container("main", &["sleep", "1000"])).await;
-    took[1] = clock.elapsed().as_secs_f64() * 1e3;
-    let clock = Instant::now();
-    cri.try_start(&id).await.unwrap_or_else(|e| panic!("start the container of {name}: {e:?}"));
-    took[2] = clock.elapsed().as_secs_f64() * 1e3;
-    took[3] = took[..3].iter().sum();
-    cri.try_stop(&id, 0).await.unwrap_or_else(|e| panic!("stop the container of {name}: {e:?}"));
-    cri.end_pod(&sandbox).await;
-    took
+    let pod = load::start(world, name).await;
+    cri.try_stop(&pod.container, 0).await.unwrap_or_else(|e| panic!("stop the container of {name}: {e:?}"));
+    cri.end_pod(&pod.id).await;
+    let [run, create, start] = pod.steps;
+    [run, create, start, pod.millis()]
 }
 
 /// The seam's counters, as the verbose status reports them, summed over all methods.

@@ -1,0 +1,146 @@
+//! What a world costs its node, read from `/proc`: CPU and memory of the daemons and of the shims, CPU of all cores.
+//!
+//! Memory is in bytes. A shim is told by the name of its executable, wherever that lies: ours and Debian's have the
+//! same. Times come in ticks of 10 ms, so only sums over seconds mean anything.
+
+use std::ops::AddAssign;
+use std::path::Path;
+
+use anyhow::Context as _;
+use e2e::World;
+
+/// Ticks of the kernel's clock in a second, as user space is told them on every Linux.
+const TICKS: f64 = 100.0;
+/// The file name of a shim's executable.
+const SHIM: &str = "containerd-shim-runc-v2";
+
+/// A megabyte, as all benches print it.
+pub const MB: f64 = 1e6;
+
+/// Processes of one kind at one moment.
+#[derive(Default, Clone, Copy)]
+pub struct Usage {
+    pub processes: usize,
+    /// User and system time, without that of children.
+    pub cpu_seconds: f64,
+    /// Memory, shared pages counted in parts.
+    pub pss: f64,
+    /// Memory, shared pages counted in full.
+    pub rss: f64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.processes += other.processes;
+        self.cpu_seconds += other.cpu_seconds;
+        self.pss += other.pss;
+        self.rss += other.rss;
+    }
+}
+
+/// The daemons, both of them in `split`.
+pub fn daemons(world: &World) -> anyhow::Result<Usage> {
+    usage(&world.daemon_pids())
+}
+
+/// The shims of a world.
+pub fn shims(world: &World) -> anyhow::Result<Usage> {
+    usage(&shim_pids(world))
+}
+
+/// Where the executable of the world's shims lies; none while there is no shim.
+pub fn shim_binary(world: &World) -> Option<String> {
+    let pid = *shim_pids(world).first()?;
+    Some(std::fs::read_link(format!("/proc/{pid}/exe")).ok()?.display().to_string())
+}
+
+fn shim_pids(world: &World) -> Vec<i32> {
+    let is_shim = |pid: i32| {
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
+        exe.is_ok_and(|exe| is_named(&exe, SHIM))
+    };
+    world.processes().into_iter().map(|(pid, _)| pid).filter(|pid| is_shim(*pid)).collect()
+}
+
+/// Whether an executable, which may have been replaced on disk meanwhile, has this file name.
+fn is_named(exe: &Path, name: &str) -> bool {
+    exe.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.trim_end_matches(" (deleted)") == name)
+}
+
+fn usage(pids: &[i32]) -> anyhow::Result<Usage> {
+    let mut all = Usage::default();
+    for pid in pids {
+        all += of(*pid).with_context(|| format!("read what process {pid} uses"))?;
+    }
+    Ok(all)
+}
+
+fn of(pid: i32) -> anyhow::Result<Usage> {
+    let memory = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let cpu_seconds = process_seconds(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?)?;
+    Ok(Usage { processes: 1, cpu_seconds, pss: kib(&memory, "Pss:")? * 1024.0, rss: kib(&memory, "Rss:")? * 1024.0 })
+}
+
+/// CPU that this process has used.
+pub fn own_seconds() -> anyhow::Result<f64> {
+    process_seconds(&std::fs::read_to_string("/proc/self/stat")?)
+}
+
+/// CPU that all cores have spent on anything, since the machine started.
+pub fn machine_seconds() -> anyhow::Result<f64> {
+    busy_seconds(&std::fs::read_to_string("/proc/stat")?)
+}
+
+/// User and system time of a `/proc/PID/stat`.
+fn process_seconds(stat: &str) -> anyhow::Result<f64> {
+    let after_name = stat.rsplit(')').next().context("no name in stat")?;
+    let words: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |at: usize| anyhow::Ok(words.get(at).context("a short stat")?.parse::<f64>()?);
+    Ok((ticks(11)? + ticks(12)?) / TICKS)
+}
+
+/// user, nice, system, irq and softirq of the first line of a `/proc/stat`. Guests' time is in user's already; what
+/// the hypervisor took (steal) nobody here has used.
+fn busy_seconds(stat: &str) -> anyhow::Result<f64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).context("no line of all cores")?;
+    let ticks: Vec<f64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else {
+        anyhow::bail!("a short line of all cores: {line}");
+    };
+    Ok((user + nice + system + irq + softirq) / TICKS)
+}
+
+fn kib(smaps: &str, name: &str) -> anyhow::Result<f64> {
+    let line = smaps.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no line {name}"))?;
+    Ok(line.split_whitespace().next().context("no value")?.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_a_bad_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 9 9 20 0 1 0 100 0 0";
+        assert_eq!(process_seconds(stat).unwrap(), 2.0);
+        assert!(process_seconds("7 (a) S 1").is_err());
+    }
+
+    #[test]
+    fn idle_and_stolen_time_is_not_busy() {
+        let stat = "cpu  100 10 50 9000 800 5 35 700 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(busy_seconds(stat).unwrap(), 2.0);
+    }
+
+    #[test]
+    fn memory_by_name() {
+        let smaps = "55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:    1200 kB\nPss:     300 kB\nPss_Anon:  10 kB\n";
+        assert_eq!((kib(smaps, "Pss:").unwrap(), kib(smaps, "Rss:").unwrap()), (300.0, 1200.0));
+    }
+
+    #[test]
+    fn a_replaced_executable_keeps_its_name() {
+        assert!(is_named(Path::new("/usr/bin/containerd-shim-runc-v2 (deleted)"), SHIM));
+        assert!(!is_named(Path::new("/usr/bin/containerd-shim-runc-v1"), SHIM));
+    }
+}
