@@ -35,8 +35,8 @@ const MAX_OUTPUT: u64 = 256 << 10;
 /// The runtime of containers that name none.
 const DEFAULT_RUNTIME: &str = "io.containerd.runc.v2";
 
-/// The binary of a runtime: `io.containerd.runc.v2` is `containerd-shim-runc-v2` in `PATH` or beside `own`; an
-/// absolute path is itself.
+/// The binary of a runtime: `io.containerd.runc.v2` is `containerd-shim-runc-v2` beside `own`, where ours is, or in
+/// `PATH`; an absolute path is itself.
 pub(super) fn resolve(runtime: &str, path: &str, own: &Path) -> Result<PathBuf, RuntimeError> {
     let invalid = |reason| RuntimeError::Runtime { name: runtime.to_owned(), reason };
     for given in [path, runtime] {
@@ -61,8 +61,10 @@ pub(super) fn resolve(runtime: &str, path: &str, own: &Path) -> Result<PathBuf, 
         _ => return Err(invalid("a name has the form NAME.VERSION")),
     };
     let search = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&search)
-        .chain(own.parent().map(Path::to_owned))
+    let beside = own.parent().map(Path::to_owned);
+    beside
+        .into_iter()
+        .chain(std::env::split_paths(&search))
         .map(|dir| dir.join(&binary))
         .find(|candidate| is_executable(candidate))
         .ok_or_else(|| RuntimeError::NoBinary { name: name.to_owned(), binary })

@@ -2,19 +2,23 @@
 //!
 //! - [`blocking`]: the one door from async code to blocking work.
 //! - [`caps`]: what this process may do.
+//! - [`descriptor`]: descriptors that an async task can wait for.
 //! - [`fifo`]: named pipes, and moving bytes from one to a file.
 //! - [`files`]: files that are whole or absent after a crash.
 //! - [`netns`]: network namespaces.
 //! - [`mount`]: mounts as containerd describes them; trees that are mounted nowhere.
+//! - [`process`]: signals by number, children that are given descriptors.
 //! - [`signals`]: the signals that end a daemon, and how long its work may go on then.
 //! - [`socket`]: listening on a Unix socket that one daemon owns.
 
 pub mod blocking;
 pub mod caps;
+pub mod descriptor;
 pub mod fifo;
 pub mod files;
 pub mod mount;
 pub mod netns;
+pub mod process;
 pub mod signals;
 pub mod socket;
 

