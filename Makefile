@@ -18,6 +18,7 @@ FUZZ ?= 1000000
 
 run: deps
 	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
+	deploy/scripts/build-shim target/release
 	deploy/scripts/demo target/release $(WIRING) $(if $(ONCE),once)
 
 test: deps
@@ -37,17 +38,20 @@ fuzz: deps
 # What the hop costs: pods in turn in the three wirings; PODS=N, see `-- --help` for more.
 compare: deps
 	cargo build --release --bins $(MERGED)
+	deploy/scripts/build-shim target/release
 	target/release/compare $(if $(PODS),--pods $(PODS))
 
 # A node at rest: PODS pods (105) in each wiring, polled as a kubelet polls; see `-- --help` for more.
 steady: deps
 	cargo build --release --bins $(MERGED)
+	deploy/scripts/build-shim target/release
 	target/release/steady $(if $(PODS),--pods $(PODS))
 
 # Ours against Debian's containerd in one run, with bars; PODS=N, ENGINE=runc or crun; see `-- --help` for more.
 compare-peer: deps
 	deploy/scripts/install-deps $(ENGINE)
 	cargo build --release --bins $(MERGED)
+	deploy/scripts/build-shim target/release
 	target/release/compare-peer --engine $(ENGINE) $(if $(PODS),--pods $(PODS))
 
 bench:

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::error::Error;
 
@@ -16,12 +17,15 @@ pub struct Facts {
     pub group: Option<String>,
     /// Without a PID namespace of its own the kernel doesn't end the container's other processes with the first.
     pub own_pids: bool,
+    /// Programs to be run at points of the container's life: that is for the engine.
+    pub hooks: bool,
 }
 
 #[derive(Deserialize)]
 struct Spec {
     annotations: Option<HashMap<String, String>>,
     linux: Option<Linux>,
+    hooks: Option<HashMap<String, Option<Vec<IgnoredAny>>>>,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +54,7 @@ fn parse(bytes: &[u8]) -> Result<Facts, serde_json::Error> {
     Ok(Facts {
         group: GROUPS.iter().find_map(|name| annotations.get(*name)).cloned(),
         own_pids: namespaces.iter().any(|ns| ns.kind == "pid" && ns.path.as_deref().unwrap_or_default().is_empty()),
+        hooks: spec.hooks.is_some_and(|hooks| hooks.values().flatten().any(|list| !list.is_empty())),
     })
 }
 
@@ -61,12 +66,14 @@ mod tests {
     fn reads_groups_and_pid_namespaces() {
         let facts = |json: &str| parse(json.as_bytes()).unwrap();
         let pod = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"},"linux":{"namespaces":[{"type":"pid"}]}}"#;
-        assert_eq!(facts(pod), Facts { group: Some("pod".into()), own_pids: true });
+        assert_eq!(facts(pod), Facts { group: Some("pod".into()), own_pids: true, hooks: false });
         let shared = r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"},{"type":"ipc"}]}}"#;
-        assert_eq!(facts(shared), Facts { group: None, own_pids: false });
+        assert_eq!(facts(shared), Facts { group: None, own_pids: false, hooks: false });
         assert_eq!(facts(r#"{"linux":{"namespaces":null}}"#), Facts::default());
         let both = r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"a","io.containerd.runc.v2.group":"b"}}"#;
         assert_eq!(facts(both).group.as_deref(), Some("b"));
+        assert!(facts(r#"{"hooks":{"poststop":[{"path":"/bin/true"}]}}"#).hooks);
+        assert!(!facts(r#"{"hooks":{"poststop":[],"prestart":null}}"#).hooks);
         assert!(parse(b"[]").is_err());
     }
 }

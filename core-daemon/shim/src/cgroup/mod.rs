@@ -23,6 +23,9 @@ use crate::error::Error;
 /// How long freezing may take.
 const FREEZE: Duration = Duration::from_secs(5);
 
+/// Version 2 in the hybrid layout: a hierarchy without controllers.
+const UNIFIED: &str = "unified";
+
 /// The folders of one cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cgroup {
@@ -67,7 +70,11 @@ impl Cgroup {
                 (Some(_) | None, _) => {}
             }
         }
-        if v1.contains_key("memory") { Some(Self::V1(v1)) } else { v2.map(Self::V2) }
+        if !v1.contains_key("memory") {
+            return v2.map(Self::V2);
+        }
+        v1.extend(v2.map(|folder| (UNIFIED.to_owned(), folder)));
+        Some(Self::V1(v1))
     }
 
     /// A folder that all its processes are in.
@@ -79,6 +86,14 @@ impl Cgroup {
                 .or_else(|| folders.values().next())
                 .map(PathBuf::as_path),
             Self::V2(folder) => Some(folder),
+        }
+    }
+
+    /// All its folders; hierarchies with several controllers count once.
+    pub fn folders(&self) -> BTreeSet<&Path> {
+        match self {
+            Self::V1(folders) => folders.values().map(PathBuf::as_path).collect(),
+            Self::V2(folder) => BTreeSet::from([folder.as_path()]),
         }
     }
 

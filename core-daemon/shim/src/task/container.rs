@@ -5,32 +5,39 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use shared_sys::mount;
+use tokio::sync::Notify;
 
 use super::process::{Process, State};
 use crate::cgroup::Cgroup;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::io::Owner;
+use crate::spec::Facts;
 
 /// A container, from the request that makes it until it is deleted.
 pub struct Container {
     pub id: String,
     pub bundle: PathBuf,
     pub engine: Engine,
-    /// See [`crate::spec::Facts`].
+    /// See [`Facts`].
     pub own_pids: bool,
+    pub hooks: bool,
+    /// Told as soon as the first process has ended, before anything else knows.
+    pub died: Notify,
     pub init: Arc<Process>,
     execs: Mutex<HashMap<String, Arc<Process>>>,
     cgroup: Mutex<Option<Arc<Cgroup>>>,
 }
 
 impl Container {
-    pub fn new(id: &str, bundle: PathBuf, engine: Engine, own_pids: bool, init: Process) -> Self {
+    pub fn new(id: &str, bundle: PathBuf, engine: Engine, facts: &Facts, init: Process) -> Self {
         Self {
             id: id.to_owned(),
             bundle,
             engine,
-            own_pids,
+            own_pids: facts.own_pids,
+            hooks: facts.hooks,
+            died: Notify::new(),
             init: Arc::new(init),
             execs: Mutex::default(),
             cgroup: Mutex::default(),

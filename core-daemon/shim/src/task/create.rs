@@ -1,18 +1,16 @@
 //! `Create` and `Start`.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use shared_proto::containerd::events::{TaskCreate, TaskExecStarted, TaskIo, TaskStart};
 use shared_proto::ttrpc::task::{CreateTaskRequest, StartRequest};
-use shared_sys::fifo;
 use shared_sys::mount::{self, Mount};
-use tokio::net::unix::pipe::Receiver;
 
 use super::Tasks;
 use super::container::Container;
 use super::process::{Process, State};
+use super::release::release;
 use crate::cgroup::Cgroup;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -38,7 +36,7 @@ impl Tasks {
         };
         let engine = Engine::new(options, &bundle, self.reaper.clone());
         let init = Process::new("", stdio, Vec::new());
-        let container = Arc::new(Container::new(&request.id, bundle, engine, facts.own_pids, init));
+        let container = Arc::new(Container::new(&request.id, bundle, engine, &facts, init));
         // The name is taken from here on.
         {
             let mut containers = self.containers();
@@ -137,23 +135,18 @@ impl Tasks {
     }
 
     async fn start_first(&self, container: &Container, process: &Process) -> Result<(), Error> {
-        // runc's `start` does no more than to read from this FIFO, which the first process waits to write to.
-        let waiting = container.engine.state(&container.id).join("exec.fifo");
-        match release(&waiting, process).await {
-            Some(started) => started?,
+        let released = if container.hooks {
+            None
+        } else {
+            release(&container.engine.state(&container.id), container.died.notified()).await
+        };
+        match released {
+            Some(released) => released?,
             None => container.engine.start(&container.id).await?,
         }
         process.set(State::Running);
         Ok(())
     }
-}
-
-/// Lets the first process go, without the engine. `None`: that is for the engine to do.
-async fn release(waiting: &Path, process: &Process) -> Option<Result<(), Error>> {
-    let _ = (waiting, process);
-    let _: fn(File) -> std::io::Result<Receiver> = Receiver::from_file;
-    let _ = fifo::is_fifo;
-    None
 }
 
 /// Mounts the root filesystem, if the request has one; the spec's own is used as it is otherwise.

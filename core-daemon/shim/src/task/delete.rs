@@ -5,6 +5,7 @@ use shared_proto::ttrpc::task::DeleteRequest;
 
 use super::Tasks;
 use super::process::State;
+use super::remove::remove;
 use crate::error::Error;
 use crate::exits::Exit;
 
@@ -24,12 +25,20 @@ impl Tasks {
         let container = self.container(id)?;
         let init = &container.init;
         let turn = init.turn.lock().await;
-        match init.state() {
+        let ended = match init.state() {
             State::Running => return Err(Error::State(format!("cannot delete container {id:?}: it runs"))),
             State::Paused => return Err(Error::State(format!("cannot delete container {id:?}: it is paused"))),
-            State::Created | State::Stopped(_) => {}
+            State::Created => false,
+            State::Stopped(_) => true,
+        };
+        let by_hand = ended && !container.hooks && !container.engine.options.systemd_cgroup;
+        let removed = match container.cgroup() {
+            Ok(cgroup) if by_hand => remove(&container.engine.state(id), &cgroup, id).await,
+            Ok(_) | Err(_) => false,
+        };
+        if !removed {
+            container.engine.delete(id).await?;
         }
-        container.engine.delete(id).await?;
         drop(turn);
         // The engine has killed a process that still waited for its start.
         let exit = init.ended().await;

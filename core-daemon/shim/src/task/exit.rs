@@ -29,6 +29,7 @@ impl Tasks {
         tokio::spawn(async move {
             let Ok(exit) = exit.await else { return };
             if process.exec.is_empty() {
+                container.died.notify_one();
                 tasks.first_ended(&container, exit).await;
             }
             // Whoever starts it publishes that first.

@@ -3,6 +3,7 @@
 //! - [`process`]: one process, and what happens to it.
 //! - [`container`]: one container: its first process, its execs, its engine, its cgroup.
 //! - [`Tasks`]: all of the pod's. `create`, `delete`, `exec`, `signal` and `inspect` are its methods, one file a group.
+//! - [`release`], [`remove`]: what an engine's `start` and `delete` do, where that is a few system calls.
 //!
 //! Calls on one process that change it take turns; calls on different processes don't wait for each other. What is told
 //! about a process comes in order: a start is published before the exit, however short the process lived.
@@ -14,6 +15,8 @@ mod exec;
 mod exit;
 mod inspect;
 mod process;
+mod release;
+mod remove;
 mod signal;
 
 use std::collections::HashMap;
