@@ -16,6 +16,7 @@ fn main() -> Outcome<()> {
 
     let mut files = Vec::new();
     collect(&root.join("containerd"), &mut files)?;
+    collect(&root.join("seam"), &mut files)?;
     files.push(root.join("cri/v1/api.proto"));
     files.sort();
     let set = protox::compile(&files, [root])?;

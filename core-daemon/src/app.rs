@@ -36,6 +36,7 @@ use crate::services::{
     tasks::TasksService, transfer::TransferService, version::VersionService,
 };
 use crate::snapshots::{Native, Overlay, SnapshotError, Snapshots, Snapshotter};
+use crate::stages::Stages;
 use crate::{content, server};
 
 /// Threads of the async runtime. Blocking work has its own pool.
@@ -254,10 +255,11 @@ async fn assemble(
     if cfg!(feature = "merged") && config.cri.wiring != Wiring::Split {
         plugins.push(introspection::plugin("io.containerd.grpc.v1", "cri"));
     }
-    let introspection = shared_sys::blocking(move || IntrospectionService::new(&root, plugins)).await?;
+    let stages = Stages::default();
+    let introspection = shared_sys::blocking(move || IntrospectionService::new(&root, plugins)).await?.telling(&stages);
     let transfer = TransferService::new(puller.clone(), streams.clone(), &config.images.snapshotter);
     let core = Core {
-        containers: Arc::new(ContainersService::new(db.clone(), exchange.clone(), gc.clone())),
+        containers: Arc::new(ContainersService::new(db.clone(), exchange.clone(), gc.clone()).recording(&stages)),
         content: Arc::new(ContentService::new(store.clone(), gc.clone())),
         diff: Arc::new(DiffService::new(store)),
         events: Arc::new(EventsService::new(exchange.clone())),
@@ -266,9 +268,9 @@ async fn assemble(
         leases: Arc::new(LeasesService::new(db.clone(), gc.clone())),
         namespaces: Arc::new(NamespacesService::new(db.clone(), exchange, gc)),
         sandboxes: Arc::new(SandboxesService::new(db.clone())),
-        snapshots: Arc::new(SnapshotsService::new(snapshots)),
+        snapshots: Arc::new(SnapshotsService::new(snapshots).recording(&stages)),
         streaming: Arc::new(streams),
-        tasks: Arc::new(TasksService::new(tasks.clone(), db)),
+        tasks: Arc::new(TasksService::new(tasks.clone(), db).recording(&stages)),
         transfer: Arc::new(transfer),
         version: Arc::new(VersionService::new()),
     };

@@ -1,7 +1,7 @@
 //! The core: images, snapshots, tasks and events behind the containerd API.
 //!
 //! `services` ▶ {`images`, `runtime`, `gc`} ▶ {`metadata`, `content`, `snapshots`, `diff`} ▶ `domain`; an arrow never
-//! points up. The composition root is `app`.
+//! points up. The composition root is `app`. Beside them all: [`metrics`], and [`stages`] of the last starts.
 
 #![forbid(unsafe_code)]
 
@@ -20,5 +20,6 @@ pub mod runtime;
 mod server;
 pub mod services;
 pub mod snapshots;
+pub mod stages;
 #[cfg(test)]
 mod testing;

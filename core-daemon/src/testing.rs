@@ -27,6 +27,7 @@ use crate::services::sandboxes::SandboxesService;
 use crate::services::snapshots::SnapshotsService;
 use crate::services::version::VersionService;
 use crate::snapshots::{Native, Overlay, Snapshots};
+use crate::stages::Stages;
 
 pub struct Node {
     pub dir: tempfile::TempDir,
@@ -60,15 +61,16 @@ impl Node {
         let (db, exchange, gc) = (self.db.clone(), self.exchange.clone(), self.gc.clone());
         let mut plugins = introspection::standard(self.content.root());
         plugins.push(introspection::snapshotter("native", &self.snapshots.root("native").unwrap()));
+        let stages = Stages::default();
         Core {
-            containers: Arc::new(ContainersService::new(db.clone(), exchange.clone(), gc.clone())),
+            containers: Arc::new(ContainersService::new(db.clone(), exchange.clone(), gc.clone()).recording(&stages)),
             content: Arc::new(ContentService::new(self.content.clone(), gc.clone())),
             images: Arc::new(ImagesService::new(db.clone(), exchange.clone(), gc.clone())),
-            introspection: Arc::new(IntrospectionService::new(self.dir.path(), plugins).unwrap()),
+            introspection: Arc::new(IntrospectionService::new(self.dir.path(), plugins).unwrap().telling(&stages)),
             leases: Arc::new(LeasesService::new(db.clone(), gc.clone())),
             namespaces: Arc::new(NamespacesService::new(db.clone(), exchange, gc)),
             sandboxes: Arc::new(SandboxesService::new(db)),
-            snapshots: Arc::new(SnapshotsService::new(self.snapshots.clone())),
+            snapshots: Arc::new(SnapshotsService::new(self.snapshots.clone()).recording(&stages)),
             diff: Arc::new(DiffService::new(self.content.clone())),
             events: Arc::new(EventsService::new(self.exchange.clone())),
             version: Arc::new(VersionService::new()),

@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     /// Held while a pod's SELinux label is chosen.
     pub labels: Mutex<()>,
     pub container_names: Names<runtime::ContainerRequest, String>,
+    /// What the last pods' starts were made of.
+    pub starts: instrument::Starts,
     pub exits: events::Handlers,
     pub feed: Arc<events::Feed>,
     pub stats: Arc<stats::Stats>,
@@ -138,6 +140,7 @@ impl Cri {
             sandbox_names: Names::new("sandbox"),
             labels: Mutex::default(),
             container_names: Names::new("container"),
+            starts: instrument::Starts::default(),
             exits: events::Handlers::default(),
             feed: Arc::default(),
             stats: Arc::default(),

@@ -164,7 +164,15 @@ impl World {
 }
 
 fn serve(fake: &FakeCore, host: &Arc<FakeHost>, config: &Config, cni_cache: &std::path::Path) -> Cri {
-    Cri::with_cni_cache(fake.core(), Meter::default(), Wiring::Merged, config.clone(), host.clone(), cni_cache)
+    let meter = Meter::default();
+    Cri::with_cni_cache(
+        fake.core().metered(&meter, false),
+        meter,
+        Wiring::Merged,
+        config.clone(),
+        host.clone(),
+        cni_cache,
+    )
 }
 
 async fn image(fake: &FakeCore, name: &str) {

@@ -3,6 +3,7 @@
 //! This crate holds messages, port traits and error codes. It does no I/O of its own and decides nothing.
 //!
 //! - [`containerd`], [`cri`], [`ttrpc`]: the generated messages, grouped by who speaks them.
+//! - [`seam`]: messages of our own, about starts.
 //! - [`any`]: type URLs as containerd's clients expect them (bare names).
 //! - [`errdefs`]: the closed set of errors, and its mapping to gRPC status codes.
 //! - [`context`]: what travels beside a request: namespace, lease, trace.
@@ -21,6 +22,7 @@ pub mod any;
 pub mod containerd;
 pub mod cri;
 pub mod errdefs;
+pub mod seam;
 pub mod ttrpc;
 
 #[cfg(feature = "grpc")]

@@ -20,6 +20,7 @@ use shared_sys::files::Durability;
 use tokio::sync::oneshot;
 
 use super::migrations;
+use crate::stages;
 
 /// The most writes that share one commit.
 const BATCH: usize = 256;
@@ -117,7 +118,8 @@ impl Db {
         });
         let queued = self.0.writer.lock().expect("writer lock").send(Job { durability, work });
         queued.map_err(|_| DbError::Closed)?;
-        receiver.await.map_err(|_| DbError::Closed)?
+        // The queue, the batch and its commit.
+        stages::stage("database", receiver).await.map_err(|_| DbError::Closed)?
     }
 
     /// Runs `work` on a read-only connection, on the blocking pool.

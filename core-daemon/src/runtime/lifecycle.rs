@@ -22,6 +22,7 @@ use super::spec;
 use super::task::Task;
 use super::undo::remove_bundle;
 use crate::domain::{Id, Namespace, Payload};
+use crate::stages;
 
 /// Shims that put a container with a sandbox annotation into the sandbox's shim. For them, `start` would only tell the
 /// address that is known already, at the price of a process.
@@ -52,7 +53,7 @@ impl Tasks {
         let reservation = inner.registry.reserve(ns, id).await?;
         let bundle = inner.layout.bundle(ns.clone(), id.clone());
         let began = Instant::now();
-        let (binary, facts, request) = prepare(inner, &bundle, request).await?;
+        let (binary, facts, request) = stages::stage("bundle", prepare(inner, &bundle, request)).await?;
         inner.config.steps.add("bundle", &binary, began);
         let (task, pid) = inner.bring_up(bundle, binary, &facts, request).await?;
         reservation.fulfil(task.clone());
@@ -103,7 +104,8 @@ impl Inner {
         request: Create,
     ) -> Result<(Arc<Task>, u32), RuntimeError> {
         let began = Instant::now();
-        let shim = match self.shim_for(&bundle, &binary, facts, request.options.as_ref()).await {
+        let launched = self.shim_for(&bundle, &binary, facts, request.options.as_ref());
+        let shim = match stages::stage("shim", launched).await {
             Ok(shim) => shim,
             Err(e) => {
                 self.abandon_launch(&bundle, &binary).await;
@@ -116,7 +118,8 @@ impl Inner {
         let doing = || format!("failed to create shim task {:?}", bundle.id.as_str());
         let message = create_request(&bundle, request);
         let ns = bundle.ns.as_str();
-        match shim.call::<CreateTaskResponse>(ns, "Create", &message, Some(deadline::RUN), doing).await {
+        let made = shim.call::<CreateTaskResponse>(ns, "Create", &message, Some(deadline::RUN), doing);
+        match stages::stage("runtime-create", made).await {
             Ok(answer) => {
                 self.config.steps.add("create", &binary, began);
                 let init = Process::new(answer.pid, State::Created, stdio);

@@ -14,6 +14,7 @@ use super::process::{Exit, State, Stdio};
 use super::shim::{deadline, exit_of};
 use super::task::Task;
 use crate::domain::{Id, Namespace, Payload};
+use crate::stages;
 
 /// How long the shim's event of an exit may take before we publish the exit ourselves.
 const EVENT_GRACE: Duration = Duration::from_secs(5);
@@ -49,7 +50,8 @@ impl Tasks {
         let task = self.0.registry.get(ns, id)?;
         let request = shim::StartRequest { id: id.to_string(), exec_id: exec.to_owned() };
         let began = Instant::now();
-        let answer: shim::StartResponse = call(&task, "Start", &request, deadline::RUN).await?;
+        let started = call(&task, "Start", &request, deadline::RUN);
+        let answer: shim::StartResponse = stages::stage("runtime-start", started).await?;
         let step = if exec.is_empty() { "start" } else { "start-exec" };
         self.0.config.steps.add(step, &task.binary, began);
         if task.with(exec, |process| process.started(answer.pid)).is_none() {

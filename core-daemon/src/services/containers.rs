@@ -22,6 +22,7 @@ use crate::events::Exchange;
 use crate::gc::Gc;
 use crate::metadata::containers::{self, Change, Container};
 use crate::metadata::{Db, MetadataError};
+use crate::stages::Stages;
 
 /// Containers read at a time for a stream.
 const PAGE: usize = 64;
@@ -32,11 +33,17 @@ pub struct ContainersService {
     db: Db,
     exchange: Exchange,
     gc: Gc,
+    stages: Stages,
 }
 
 impl ContainersService {
     pub fn new(db: Db, exchange: Exchange, gc: Gc) -> Self {
-        Self { db, exchange, gc }
+        Self { db, exchange, gc, stages: Stages::default() }
+    }
+
+    /// The same; what starts were made of is kept there.
+    pub fn recording(self, stages: &Stages) -> Self {
+        Self { stages: stages.clone(), ..self }
     }
 }
 
@@ -76,8 +83,8 @@ impl api::Containers for ContainersService {
     async fn create(&self, cx: &Context, req: pb::CreateContainerRequest) -> Result<pb::CreateContainerResponse> {
         let scope = Scope::of(cx)?;
         let new = decode(req.container.ok_or_else(|| convert::missing("container"))?);
-        let this = self.clone();
-        detached(async move {
+        let (this, of) = (self.clone(), (scope.ns.clone(), new.id.clone()));
+        let work = detached(async move {
             let ns = scope.ns.clone();
             let made = this.db.write(Durability::Durable, move |c| containers::create(c, &ns, new)).await?;
             let made = encode(made);
@@ -89,8 +96,8 @@ impl api::Containers for ContainersService {
             };
             this.exchange.publish_message(scope.ns.as_str(), "/containers/create", &event);
             Ok(pb::CreateContainerResponse { container: Some(made) })
-        })
-        .await
+        });
+        self.stages.during(of.0.as_str(), &of.1, "Containers.create", work).await
     }
 
     async fn update(&self, cx: &Context, req: pb::UpdateContainerRequest) -> Result<pb::UpdateContainerResponse> {
@@ -100,8 +107,8 @@ impl api::Containers for ContainersService {
         let id = new.id.clone();
         let fixed = paths.is_empty().then(|| (new.runtime_name.clone(), new.snapshotter.clone()));
         let changes = changes(new, &paths)?;
-        let this = self.clone();
-        detached(async move {
+        let (this, of) = (self.clone(), (scope.ns.clone(), id.clone()));
+        let updated = detached(async move {
             let ns = scope.ns.clone();
             let work = move |c: &rusqlite::Connection| {
                 if let Some((runtime, snapshotter)) = fixed {
@@ -118,8 +125,8 @@ impl api::Containers for ContainersService {
             };
             this.exchange.publish_message(scope.ns.as_str(), "/containers/update", &event);
             Ok(pb::UpdateContainerResponse { container: Some(updated) })
-        })
-        .await
+        });
+        self.stages.during(of.0.as_str(), &of.1, "Containers.update", updated).await
     }
 
     async fn delete(&self, cx: &Context, req: pb::DeleteContainerRequest) -> Result<()> {

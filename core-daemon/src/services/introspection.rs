@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use shared_proto::api;
@@ -16,12 +17,15 @@ use shared_proto::containerd::introspection::{
     Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
 };
 use shared_proto::containerd::{rpc, types};
-use shared_proto::{Context, Error, Result};
+use shared_proto::seam::{CORE_STAGES, v1 as seam};
+use shared_proto::{Context, Error, Result, any};
+use shared_sys::clock;
 use shared_sys::files::{self, Durability};
 
 use crate::domain::Filters;
 use crate::domain::filter::Fields;
 use crate::images::manifest::Platform;
+use crate::stages::{Kind, Stage, Stages};
 
 /// Where the uuid lies below the root folder.
 const UUID: &str = "io.containerd.grpc.v1.introspection/uuid";
@@ -33,6 +37,7 @@ pub struct IntrospectionService {
     uuid: String,
     pidns: u64,
     plugins: Vec<Plugin>,
+    stages: Stages,
 }
 
 impl IntrospectionService {
@@ -41,7 +46,12 @@ impl IntrospectionService {
         let path = root.join(UUID);
         let uuid = uuid(&path).map_err(|e| Error::internal(format!("{}: {e}", path.display())))?;
         let pidns = std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino());
-        Ok(Self { uuid, pidns, plugins })
+        Ok(Self { uuid, pidns, plugins, stages: Stages::default() })
+    }
+
+    /// The same; it tells what starts were made of from there.
+    pub fn telling(self, stages: &Stages) -> Self {
+        Self { stages: stages.clone(), ..self }
     }
 }
 
@@ -148,10 +158,37 @@ impl api::Introspection for IntrospectionService {
         Ok(ServerResponse { uuid: self.uuid.clone(), pid, pidns: self.pidns, deprecations: Vec::new() })
     }
 
-    /// No part says more about itself than the list does.
-    async fn plugin_info(&self, _: &Context, req: PluginInfoRequest) -> Result<PluginInfoResponse> {
+    /// The runtime says what it did for containers, to whoever asks with our options. No part says more about itself
+    /// than the list does.
+    async fn plugin_info(&self, cx: &Context, req: PluginInfoRequest) -> Result<PluginInfoResponse> {
         let found = self.plugins.iter().find(|plugin| (&plugin.r#type, &plugin.id) == (&req.r#type, &req.id));
         let found = found.ok_or_else(|| Error::not_found(format!("plugin {}.{}: not found", req.r#type, req.id)))?;
-        Ok(PluginInfoResponse { plugin: Some(found.clone()), extra: None })
+        let ours = req.options.as_ref().filter(|options| any::is::<seam::CoreStagesRequest>(options));
+        let extra = match ours {
+            Some(options) if (req.r#type.as_str(), req.id.as_str()) == CORE_STAGES => {
+                let ns = cx.namespace()?;
+                let ids = any::unpack::<seam::CoreStagesRequest>(options)?.ids;
+                let stages = ids.iter().flat_map(|id| self.stages.of(ns, id).into_iter().map(|s| core_stage(id, s)));
+                Some(any::pack(&seam::CoreStagesResponse { stages: stages.collect() }))
+            }
+            Some(_) | None => None,
+        };
+        Ok(PluginInfoResponse { plugin: Some(found.clone()), extra })
+    }
+}
+
+fn core_stage(id: &str, stage: Stage) -> seam::CoreStage {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let place = match stage.kind {
+        Kind::Call => seam::stage::Place::Core,
+        Kind::Step => seam::stage::Place::CoreStep,
+    };
+    seam::CoreStage {
+        id: id.to_owned(),
+        place: place.into(),
+        name: stage.name.to_owned(),
+        began_us: micros(clock::monotonic_at(stage.began)),
+        us: micros(stage.took.unwrap_or_else(|| stage.began.elapsed())),
+        running: stage.took.is_none(),
     }
 }

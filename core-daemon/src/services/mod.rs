@@ -29,7 +29,7 @@ pub mod version;
 pub async fn detached<T: Send + 'static>(
     work: impl Future<Output = shared_proto::Result<T>> + Send + 'static,
 ) -> shared_proto::Result<T> {
-    match tokio::spawn(tracing::Instrument::in_current_span(work)).await {
+    match tokio::spawn(tracing::Instrument::in_current_span(crate::stages::carried(work))).await {
         Ok(answer) => answer,
         Err(e) => Err(shared_proto::Error::internal(format!("the handler failed: {e}"))),
     }

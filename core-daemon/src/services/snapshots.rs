@@ -11,16 +11,22 @@ use super::convert::{mount_message, timestamp};
 use crate::domain::filter::Filters;
 use crate::domain::{Invalid, Scope};
 use crate::snapshots::{Kind, Snapshot, Snapshots};
+use crate::stages::Stages;
 
 /// Snapshots in one message of a list.
 const BLOCK: usize = 100;
 
 #[derive(Clone)]
-pub struct SnapshotsService(Snapshots);
+pub struct SnapshotsService(Snapshots, Stages);
 
 impl SnapshotsService {
     pub fn new(snapshots: Snapshots) -> Self {
-        Self(snapshots)
+        Self(snapshots, Stages::default())
+    }
+
+    /// The same; what starts were made of is kept there.
+    pub fn recording(self, stages: &Stages) -> Self {
+        Self(self.0, stages.clone())
     }
 }
 
@@ -48,7 +54,9 @@ fn messages(mounts: Vec<Mount>) -> Vec<shared_proto::containerd::Mount> {
 impl Port for SnapshotsService {
     async fn prepare(&self, cx: &Context, req: s::PrepareSnapshotRequest) -> Result<s::PrepareSnapshotResponse> {
         let scope = Scope::of(cx)?;
-        let made = self.0.prepare(&scope, &req.snapshotter, &req.key, &req.parent, req.labels).await?;
+        // CRI gives a container's snapshot the container's id.
+        let made = self.0.prepare(&scope, &req.snapshotter, &req.key, &req.parent, req.labels);
+        let made = self.1.during(scope.ns.as_str(), &req.key, "Snapshots.prepare", made).await?;
         Ok(s::PrepareSnapshotResponse { mounts: messages(made) })
     }
 

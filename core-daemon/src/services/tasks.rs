@@ -15,36 +15,28 @@ use crate::domain::filter::Fields;
 use crate::domain::{Filters, Id, Namespace, Scope};
 use crate::metadata::{Db, containers};
 use crate::runtime::{Create, Exec, Exit, Info, Kill, State, Stdio, Tasks};
+use crate::stages::Stages;
 
 /// The port `Tasks` over the runtime, which gets spec and runtime from the container's record.
 pub struct TasksService {
     tasks: Tasks,
     db: Db,
+    stages: Stages,
 }
 
 impl TasksService {
     pub fn new(tasks: Tasks, db: Db) -> Self {
-        Self { tasks, db }
+        Self { tasks, db, stages: Stages::default() }
+    }
+
+    /// The same; what starts were made of is kept there.
+    pub fn recording(self, stages: &Stages) -> Self {
+        Self { stages: stages.clone(), ..self }
     }
 }
 
-/// Whose task is meant.
-fn names(cx: &Context, id: &str) -> Result<(Namespace, Id)> {
-    Ok((Scope::of(cx)?.ns, Id::parse(id)?))
-}
-
-#[async_trait::async_trait]
-impl Port for TasksService {
-    async fn create(&self, cx: &Context, req: CreateTaskRequest) -> Result<CreateTaskResponse> {
-        let (ns, id) = names(cx, &req.container_id)?;
-        if req.checkpoint.is_some() {
-            return Err(Error::unimplemented(
-                "restoring from a checkpoint image; name a folder in the runtime options",
-            ));
-        }
-        if !req.task_api_address.is_empty() {
-            return Err(Error::unimplemented("a task in a sandbox that somebody else has started"));
-        }
+impl TasksService {
+    async fn make(&self, ns: Namespace, id: Id, req: CreateTaskRequest) -> Result<CreateTaskResponse> {
         let container = {
             let (ns, id) = (ns.clone(), id.clone());
             self.db.read(move |c| containers::get(c, &ns, id.as_str())).await
@@ -65,10 +57,37 @@ impl Port for TasksService {
         let pid = detached(async move { Ok(tasks.create(&ns, &id, create).await?) }).await?;
         Ok(CreateTaskResponse { container_id: req.container_id, pid })
     }
+}
+
+/// Whose task is meant.
+fn names(cx: &Context, id: &str) -> Result<(Namespace, Id)> {
+    Ok((Scope::of(cx)?.ns, Id::parse(id)?))
+}
+
+#[async_trait::async_trait]
+impl Port for TasksService {
+    async fn create(&self, cx: &Context, req: CreateTaskRequest) -> Result<CreateTaskResponse> {
+        let (ns, id) = names(cx, &req.container_id)?;
+        if req.checkpoint.is_some() {
+            return Err(Error::unimplemented(
+                "restoring from a checkpoint image; name a folder in the runtime options",
+            ));
+        }
+        if !req.task_api_address.is_empty() {
+            return Err(Error::unimplemented("a task in a sandbox that somebody else has started"));
+        }
+        let (stages, of) = (&self.stages, id.clone());
+        stages.during(ns.clone().as_str(), of.as_str(), "Tasks.create", self.make(ns, id, req)).await
+    }
 
     async fn start(&self, cx: &Context, req: StartRequest) -> Result<StartResponse> {
         let ((ns, id), tasks) = (names(cx, &req.container_id)?, self.tasks.clone());
-        let pid = detached(async move { Ok(tasks.start(&ns, &id, &req.exec_id).await?) }).await?;
+        let (of, of_task) = ((ns.clone(), id.clone()), req.exec_id.is_empty());
+        let started = detached(async move { Ok(tasks.start(&ns, &id, &req.exec_id).await?) });
+        let pid = match of_task {
+            true => self.stages.during(of.0.as_str(), of.1.as_str(), "Tasks.start", started).await?,
+            false => started.await?,
+        };
         Ok(StartResponse { pid })
     }
 

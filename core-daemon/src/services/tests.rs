@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use futures::StreamExt as _;
 use prost_types::FieldMask;
 use shared_proto::containerd::{
-    containers as c, images as i, introspection as n, leases as l, namespaces, sandbox as s, types,
+    containers as c, images as i, introspection as n, leases as l, namespaces, sandbox as s, snapshots, types,
 };
 use shared_proto::core::Core;
+use shared_proto::seam::{CORE_STAGES, v1 as seam};
 use shared_proto::{Code, Context, any, conformance};
 
 use crate::testing::{Node, map};
@@ -304,6 +305,38 @@ async fn introspection_filters_and_keeps_its_uuid() {
         |id: &str| n::PluginInfoRequest { r#type: "io.containerd.runtime.v2".into(), id: id.into(), options: None };
     assert_eq!(port.plugin_info(&cx, info("task")).await.unwrap().plugin.unwrap().id, "task");
     assert_eq!(port.plugin_info(&cx, info("nope")).await.unwrap_err().code, Code::NotFound);
+}
+
+/// In every wiring: over gRPC it goes the same way.
+#[tokio::test]
+async fn the_runtime_tells_what_was_done_for_a_container() {
+    let (node, cx) = (Node::new().await, Context::new("test"));
+    let core = node.core();
+    core.containers.create(&cx, c::CreateContainerRequest { container: Some(container("a")) }).await.unwrap();
+    let prepare =
+        snapshots::PrepareSnapshotRequest { snapshotter: "native".into(), key: "a".into(), ..Default::default() };
+    core.snapshots.prepare(&cx, prepare).await.unwrap();
+    let ask = |ids: &[&str]| {
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        let options = Some(any::pack(&seam::CoreStagesRequest { ids }));
+        n::PluginInfoRequest { r#type: CORE_STAGES.0.into(), id: CORE_STAGES.1.into(), options }
+    };
+    let told = core.introspection.plugin_info(&cx, ask(&["nobody", "a"])).await.unwrap().extra.unwrap();
+    let stages = any::unpack::<seam::CoreStagesResponse>(&told).unwrap().stages;
+    let seen: Vec<_> = stages.iter().map(|stage| (stage.id.as_str(), stage.name.as_str(), stage.running)).collect();
+    assert_eq!(
+        seen,
+        [
+            ("a", "Containers.create", false),
+            ("a", "database", false),
+            ("a", "Snapshots.prepare", false),
+            ("a", "database", false)
+        ]
+    );
+    let now = u64::try_from(shared_sys::clock::monotonic().as_micros()).unwrap();
+    assert!(stages.iter().all(|stage| stage.began_us + stage.us <= now && stage.began_us + 60_000_000 > now));
+    let other = core.introspection.plugin_info(&Context::new("other"), ask(&["a"])).await.unwrap().extra.unwrap();
+    assert!(any::unpack::<seam::CoreStagesResponse>(&other).unwrap().stages.is_empty(), "another namespace's");
 }
 
 #[tokio::test]

@@ -270,7 +270,7 @@ impl SnapshotError {
 
 /// Finishes `work` even when the caller goes away.
 pub(super) async fn uncancelled<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    match tokio::spawn(work).await {
+    match tokio::spawn(crate::stages::carried(work)).await {
         Ok(value) => value,
         Err(e) => match e.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

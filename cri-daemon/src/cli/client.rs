@@ -1,8 +1,9 @@
-//! A plain CRI client: what `run`, `rm` and `seam` are, in every wiring.
+//! A plain CRI client: what `run`, `rm`, `why` and `seam` are, in every wiring.
 
 use std::path::Path;
 
 use shared_proto::cri::v1;
+use shared_proto::seam::v1::starts_client::StartsClient;
 use shared_proto::transport::{self, MAX_MESSAGE};
 use tonic::transport::Channel;
 use v1::image_service_client::ImageServiceClient;
@@ -10,6 +11,7 @@ use v1::runtime_service_client::RuntimeServiceClient;
 
 #[derive(Clone)]
 pub struct Client {
+    pub starts: StartsClient<Channel>,
     pub runtime: RuntimeServiceClient<Channel>,
     pub images: ImageServiceClient<Channel>,
 }
@@ -21,6 +23,7 @@ impl Client {
             .await
             .map_err(|e| anyhow::anyhow!("{e}; is the daemon running, and is this its CRI socket?"))?;
         Ok(Self {
+            starts: StartsClient::new(channel.clone()),
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         })

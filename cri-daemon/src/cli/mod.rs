@@ -4,6 +4,7 @@
 //! - [`run`]: a Pod manifest without a kubelet: read ([`manifest`], [`check`], [`quantity`]), translated ([`pod`],
 //!   [`parts`]), prepared ([`prepare`]), followed ([`follow`]).
 //! - [`rm`], [`load`], [`report`]: removing pods, importing images, what the seam has cost.
+//! - [`why`]: what a pod's start was made of, or waits for: told in a table and one sentence ([`why::longest`]).
 
 mod check;
 mod client;
@@ -18,6 +19,7 @@ mod quantity;
 mod report;
 mod rm;
 mod run;
+mod why;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -81,6 +83,16 @@ enum Command {
         #[arg(long, conflicts_with = "pods")]
         all: bool,
     },
+    /// Say why a pod's start takes, or took, so long
+    ///
+    /// Prints what the starts of the pod and its containers were made of (queue, image, snapshot, each CNI plugin,
+    /// shim, runtime, database, each call on the core) and one sentence that names the longest of it, or what it waits
+    /// for right now. Knows the last 256 pods, those that failed or were removed among them.
+    Why {
+        /// An id or the beginning of one, NAMESPACE/NAME or NAME
+        #[arg(value_name = "POD")]
+        pod: String,
+    },
     /// Import an OCI or Docker image archive for the kubelet
     Load {
         /// The archive, as written by `docker save`, `skopeo copy` or `ctr images export`
@@ -112,6 +124,7 @@ async fn client(config: Config, command: Command) -> anyhow::Result<ExitCode> {
             run::run(address, root, &run::Options { manifest, rm, detach, report }).await
         }
         Command::Rm { pods, all } => rm::rm(address, root, &pods, all).await.map(|()| ExitCode::SUCCESS),
+        Command::Why { pod } => why::why(address, &pod).await.map(|()| ExitCode::SUCCESS),
         Command::Load { archive } => load::load(&config, &archive).await.map(|()| ExitCode::SUCCESS),
         Command::Seam => report::seam(address).await.map(|()| ExitCode::SUCCESS),
     }

@@ -75,12 +75,12 @@ fn render_seam(seam: &Seam) -> String {
 
 /// The stages in `info` of a pod or container, request by request. Stages that overlap ran side by side.
 ///
-/// They come in the order in which they ended, so a request, which is a stage itself (with the name of its RPC), comes
-/// after its stages.
+/// A request, which is a stage itself (with the name of its RPC), comes before its stages.
 pub fn timeline(title: &str, info: &BTreeMap<String, String>) -> String {
     let stages: Vec<Stage> = info.get("timeline").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
     let mut out = format!("{title}\n");
-    for request in stages.split_inclusive(|stage| stage.stage.starts_with(|c: char| c.is_ascii_uppercase())) {
+    let is_request = |stage: &Stage| stage.stage.starts_with(|c: char| c.is_ascii_uppercase());
+    for request in stages.chunk_by(|_, next| !is_request(next)) {
         let mut request: Vec<&Stage> = request.iter().collect();
         request.sort_by_key(|stage| (stage.start_us, std::cmp::Reverse(stage.us)));
         for stage in request {
@@ -90,17 +90,21 @@ pub fn timeline(title: &str, info: &BTreeMap<String, String>) -> String {
     out
 }
 
-/// What was done, and to what; of long digests only the beginning.
+/// What was done, and to what.
 fn name(stage: &Stage) -> String {
-    let detail = match stage.detail.strip_prefix("sha256:") {
-        Some(digest) => &stage.detail[..7 + digest.len().min(12)],
-        None => &stage.detail,
-    };
     let indent = if stage.stage.starts_with(|c: char| c.is_ascii_uppercase()) { "" } else { "  " };
-    format!("{indent}{} {detail}", stage.stage)
+    format!("{indent}{} {}", stage.stage, short(&stage.detail))
 }
 
-fn time(us: u64) -> String {
+/// Of long digests only the beginning.
+pub fn short(detail: &str) -> &str {
+    match detail.strip_prefix("sha256:") {
+        Some(digest) => &detail[..7 + digest.len().min(12)],
+        None => detail,
+    }
+}
+
+pub fn time(us: u64) -> String {
     match us {
         0..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
         _ => format!("{:.2} s", us as f64 / 1e6),
@@ -138,11 +142,11 @@ mod tests {
 
     #[test]
     fn stages_stand_below_their_request_in_the_order_of_their_begin() {
-        let json = r#"[{"stage":"task","detail":"","start_us":7000,"us":1},
+        let json = r#"[{"stage":"CreateContainer","detail":"","start_us":0,"us":2000000},
+            {"stage":"task","detail":"","start_us":7000,"us":1},
             {"stage":"cni","detail":"bridge","start_us":5000,"us":30000},
-            {"stage":"CreateContainer","detail":"","start_us":0,"us":2000000},
-            {"stage":"image","detail":"sha256:0123456789abcdef","start_us":1000,"us":1},
-            {"stage":"StartContainer","detail":"","start_us":0,"us":5000}]"#;
+            {"stage":"StartContainer","detail":"","start_us":0,"us":5000},
+            {"stage":"image","detail":"sha256:0123456789abcdef","start_us":1000,"us":1}]"#;
         let out = timeline("pod p", &BTreeMap::from([("timeline".to_owned(), json.to_owned())]));
         let lines: Vec<&str> = out.lines().collect();
         let words = |at: usize| lines[at].split_whitespace().next().unwrap();

@@ -55,18 +55,13 @@ struct Parts {
 
 impl Container {
     pub fn new(record: Record, snapshotter: String, state: State) -> Self {
-        Self::with_timeline(record, snapshotter, state, Timeline::default())
-    }
-
-    /// One whose first request is being timed already.
-    pub fn with_timeline(record: Record, snapshotter: String, state: State, timeline: Timeline) -> Self {
         let life = Lifecycle::new(&record.id, state);
         Self {
             record,
             snapshotter,
             ending: tokio::sync::Mutex::default(),
             life,
-            timeline,
+            timeline: Timeline::default(),
             asked_to_stop: AtomicBool::new(false),
             updating: tokio::sync::Mutex::default(),
             parts: Mutex::default(),

@@ -4,6 +4,8 @@
 //! image because somebody else was allowed to. A pull whose callers are all gone is dropped, and resumes where it was
 //! when asked for again.
 
+use std::time::Instant;
+
 use shared_proto::Result;
 use shared_proto::cri::v1;
 
@@ -19,6 +21,7 @@ pub(super) type Key = (Reference, Credentials, String);
 
 impl Cri {
     pub async fn pull_image(&self, req: v1::PullImageRequest) -> Result<v1::PullImageResponse> {
+        let came = Instant::now();
         let spec = req.image.ok_or(ImageError::Unnamed)?;
         let reference = Reference::parse(&spec.image)?;
         let credentials = Credentials::parse(req.auth.as_ref(), &reference)?;
@@ -27,7 +30,14 @@ impl Cri {
             "" => images.snapshotter_of_pod(req.sandbox_config.as_ref())?,
             handler => images.snapshotter(handler)?,
         };
-        let image_ref = images.pull(reference, credentials, snapshotter).await?;
+        // A kubelet says for which pod it pulls, while the pod's containers wait.
+        let start = req.sandbox_config.as_ref().and_then(|pod| self.0.starts.of_pod(pod));
+        let request = start.map(|start| start.timeline.request("PullImage", &spec.image, "", came, &self.0.metrics));
+        let pulled = images.pull(reference, credentials, snapshotter).await;
+        if let (Some(request), Err(e)) = (&request, &pulled) {
+            request.failed(e);
+        }
+        let image_ref = pulled?;
         Ok(v1::PullImageResponse { image_ref })
     }
 }

@@ -9,7 +9,8 @@ use tracing::Instrument as _;
 use super::cache::Entry;
 use super::config::{List, kind};
 use super::plugin::Call;
-use super::{Limits, NetworkError, PluginTiming, PodNetwork, args};
+use super::{Limits, NetworkError, PodNetwork, args};
+use crate::instrument;
 use crate::metrics::Metrics;
 
 pub(super) struct Chain<'a> {
@@ -22,17 +23,12 @@ pub(super) struct Chain<'a> {
 
 impl Chain<'_> {
     /// The last plugin's result. The intent is on disk before the first plugin runs.
-    pub async fn add(
-        &self,
-        list: &List,
-        interface: &str,
-        timings: &mut Vec<PluginTiming>,
-    ) -> Result<Value, NetworkError> {
+    pub async fn add(&self, list: &List, interface: &str) -> Result<Value, NetworkError> {
         let mut entry = Entry::new(list, self.pod, interface);
         self.save(&entry).await?;
         let mut result = Value::Null;
         for plugin in &list.plugins {
-            if let Some(answer) = self.run("ADD", list, plugin, &entry, &result, timings).await? {
+            if let Some(answer) = self.run("ADD", list, plugin, &entry, &result).await? {
                 result = answer;
             }
         }
@@ -42,7 +38,7 @@ impl Chain<'_> {
     }
 
     /// Runs every plugin, whatever the ones before it did. The record goes when all have succeeded.
-    pub async fn del(&self, entry: &Entry, timings: &mut Vec<PluginTiming>) -> Vec<NetworkError> {
+    pub async fn del(&self, entry: &Entry) -> Vec<NetworkError> {
         let list = match entry.list() {
             Ok(list) => list,
             Err(problem) => {
@@ -54,7 +50,7 @@ impl Chain<'_> {
         let result = if list.since(0, 4) { entry.result.clone() } else { Value::Null };
         let mut errors = Vec::new();
         for plugin in list.plugins.iter().rev() {
-            errors.extend(self.run("DEL", &list, plugin, entry, &result, timings).await.err());
+            errors.extend(self.run("DEL", &list, plugin, entry, &result).await.err());
         }
         if errors.is_empty() {
             let (entry, dir) = (entry.clone(), self.cache_dir.to_owned());
@@ -76,7 +72,6 @@ impl Chain<'_> {
         plugin: &Map<String, Value>,
         entry: &Entry,
         previous: &Value,
-        timings: &mut Vec<PluginTiming>,
     ) -> Result<Option<Value>, NetworkError> {
         let Some(runtime_config) = args::runtime_config(plugin, &entry.capability_args) else { return Ok(None) };
         // With its `capabilities`: CNI's text says without, but every plugin gets them from libcni.
@@ -102,7 +97,11 @@ impl Chain<'_> {
         };
         let started = Instant::now();
         let span = shared_proto::trace::stage("cni-plugin", kind(plugin));
-        let answer = call.run(&config).instrument(span).await;
+        let answer = {
+            let taking_back = if command == "DEL" { " DEL" } else { "" };
+            let _stage = instrument::here("cni-plugin", || format!("{}/{}{taking_back}", list.name, kind(plugin)));
+            call.run(&config).instrument(span).await
+        };
         let took = started.elapsed();
         tracing::debug!(
             network = list.name,
@@ -113,7 +112,6 @@ impl Chain<'_> {
             "CNI plugin ran"
         );
         self.metrics.plugin(&list.name, kind(plugin), command, took, answer.is_err());
-        timings.push(PluginTiming { network: list.name.clone(), plugin: kind(plugin).to_owned(), started, took });
         answer.map(Some)
     }
 }

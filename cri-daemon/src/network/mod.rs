@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared_proto::cri::v1;
@@ -80,15 +80,6 @@ pub struct PodNetwork {
     pub cgroup_parent: String,
 }
 
-/// How long one plugin took.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginTiming {
-    pub network: String,
-    pub plugin: String,
-    pub started: Instant,
-    pub took: Duration,
-}
-
 /// What [`Network::setup`] made.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -96,7 +87,6 @@ pub struct Setup {
     pub ips: Vec<IpAddr>,
     /// What goes into the sandbox's record.
     pub result: CniResult,
-    pub timings: Vec<PluginTiming>,
 }
 
 /// Whether pods can get a network.
@@ -134,11 +124,10 @@ impl Network {
     pub async fn setup(&self, pod: &PodNetwork) -> Result<Setup, NetworkError> {
         args::check(pod)?;
         let loaded = self.load().await?;
-        let mut timings = Vec::new();
-        match self.add_all(pod, &loaded.lists, &mut timings).await {
-            Ok((result, ips)) => Ok(Setup { ips, result, timings }),
+        match self.add_all(pod, &loaded.lists).await {
+            Ok((result, ips)) => Ok(Setup { ips, result }),
             Err(error) => match self.teardown(pod).await {
-                Ok(_) => {
+                Ok(()) => {
                     self.taken_back().insert(pod.id.clone());
                     Err(error)
                 }
@@ -149,17 +138,12 @@ impl Network {
 
     /// Several networks are set up side by side, unless they are to be set up one after the other. All have ended,
     /// well or not, when this returns.
-    async fn add_all(
-        &self,
-        pod: &PodNetwork,
-        lists: &[List],
-        timings: &mut Vec<PluginTiming>,
-    ) -> Result<(CniResult, Vec<IpAddr>), NetworkError> {
+    async fn add_all(&self, pod: &PodNetwork, lists: &[List]) -> Result<(CniResult, Vec<IpAddr>), NetworkError> {
         let chain = self.chain(pod);
         let one = async |(index, list): (usize, &List)| {
-            let (interface, mut timings) = (interface(index), Vec::new());
-            let raw = chain.add(list, &interface, &mut timings).await;
-            (interface, raw, timings)
+            let interface = interface(index);
+            let raw = chain.add(list, &interface).await;
+            (interface, raw)
         };
         let outcomes = match self.cni.setup_serially {
             false => futures::future::join_all(lists.iter().enumerate().map(one)).await,
@@ -167,7 +151,7 @@ impl Network {
                 let mut outcomes = Vec::new();
                 for next in lists.iter().enumerate() {
                     outcomes.push(one(next).await);
-                    if outcomes.last().is_some_and(|(_, raw, _)| raw.is_err()) {
+                    if outcomes.last().is_some_and(|(_, raw)| raw.is_err()) {
                         break;
                     }
                 }
@@ -175,8 +159,7 @@ impl Network {
             }
         };
         let (mut result, mut errors) = (CniResult::default(), Vec::new());
-        for (interface, raw, took) in outcomes {
-            timings.extend(took);
+        for (interface, raw) in outcomes {
             match raw {
                 Ok(raw) => result.add(&raw, &interface),
                 Err(e) => errors.push(e),
@@ -195,11 +178,11 @@ impl Network {
     /// Takes the pod's network back: every network that was set up, even if the configuration changed since.
     ///
     /// Idempotent. Goes on after an error; what failed can be tried again.
-    pub async fn teardown(&self, pod: &PodNetwork) -> Result<Vec<PluginTiming>, NetworkError> {
+    pub async fn teardown(&self, pod: &PodNetwork) -> Result<(), NetworkError> {
         let (dir, id) = (self.cache_dir.clone(), pod.id.clone());
         let mut entries = shared_sys::blocking(move || cache::of(&dir, &id)).await?;
         if entries.is_empty() && self.taken_back().remove(&pod.id) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         if entries.is_empty() {
             // Made by somebody who kept no record, or not at all: the present configuration is the best guess.
@@ -207,12 +190,11 @@ impl Network {
             let guess = |(index, list): (usize, &List)| cache::Entry::new(list, pod, &interface(index));
             entries = loaded.lists.iter().enumerate().map(guess).collect();
         }
-        let mut timings = Vec::new();
         let mut errors = Vec::new();
         for entry in entries.iter().rev() {
-            errors.extend(self.chain(pod).del(entry, &mut timings).await);
+            errors.extend(self.chain(pod).del(entry).await);
         }
-        NetworkError::all(errors).map(|()| timings)
+        NetworkError::all(errors)
     }
 
     fn chain<'a>(&'a self, pod: &'a PodNetwork) -> chain::Chain<'a> {

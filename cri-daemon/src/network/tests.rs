@@ -3,9 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
 
 use super::pod_cidr::RENDERED;
 use super::*;
+use crate::instrument::Timeline;
 
 struct World {
     dir: tempfile::TempDir,
@@ -97,11 +99,13 @@ async fn a_pod_gets_an_address_and_gives_it_back() {
     world.conf("10-net.conflist", &bridge(&world, "crispecbr0", "10.231.0.0/24"));
     assert_eq!(world.network.status().await, ready("crispecbr0"));
 
-    let setup = world.network.setup(&pod).await.unwrap();
+    let (timeline, metrics) = (Timeline::default(), Metrics::default());
+    let request = timeline.request("RunPodSandbox", "", "", Instant::now(), &metrics);
+    let setup = request.watch(world.network.setup(&pod)).await.unwrap();
     assert_eq!(setup.ips.len(), 1);
     assert!(setup.ips[0].to_string().starts_with("10.231.0."), "{:?}", setup.ips);
-    let plugins: Vec<_> = setup.timings.iter().map(|t| t.plugin.as_str()).collect();
-    assert_eq!(plugins, ["bridge"], "no ports, no port mapping");
+    let plugins: Vec<_> = request.account().stages().into_iter().map(|stage| stage.detail).collect();
+    assert_eq!(plugins, ["crispecbr0/bridge".into()], "no ports, no port mapping");
     let inside =
         || shared_sys::netns::run_in(&netns, || fs::read_to_string("/proc/thread-self/net/dev").unwrap()).unwrap();
     assert!(inside().contains("eth0:"), "{}", inside());
@@ -299,7 +303,6 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"'$CNI_IFNAME'","sandbox":"/ns
     assert!(first.contains(&"ADD eth0") && first.contains(&"ADD eth1"), "{log}");
     assert_eq!(setup.ips, ["10.9.0.2".parse::<IpAddr>().unwrap()], "the pod's address is the first network's");
     assert_eq!(setup.result.interfaces["eth1"].ip_configs[0].ip, "10.9.1.2");
-    assert_eq!(setup.timings.iter().map(|t| t.network.as_str()).collect::<Vec<_>>(), ["one", "two"]);
     world.network.teardown(&pod).await.unwrap();
     assert!(world.log().ends_with("DEL eth1\nDEL eth0\n"), "{}", world.log());
 

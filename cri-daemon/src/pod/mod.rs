@@ -8,7 +8,7 @@ pub mod teardown;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::instrument::Timeline;
+use crate::instrument::PodStart;
 use crate::store::Identified;
 
 pub use record::{Phase, Record};
@@ -24,13 +24,21 @@ pub struct Sandbox {
     /// The snapshotter that has the pause container's root file system.
     pub snapshotter: String,
     pub life: Lifecycle,
-    pub timeline: Timeline,
+    /// Its timeline, with that of its containers.
+    pub start: Arc<PodStart>,
     /// Held while its record is changed.
     pub updating: tokio::sync::Mutex<()>,
 }
 
 impl Sandbox {
+    /// One that this process has not made: nothing is known of its start.
     pub fn new(record: Record, snapshotter: String, state: State) -> Self {
+        let start = Arc::new(PodStart::new(&record.id, &record.config));
+        Self::begun(record, snapshotter, state, start)
+    }
+
+    /// One that is being made.
+    pub fn begun(record: Record, snapshotter: String, state: State, start: Arc<PodStart>) -> Self {
         let life = Lifecycle::new(&record.id, state);
         let id = record.id.clone();
         Self {
@@ -38,7 +46,7 @@ impl Sandbox {
             record: Mutex::new(Arc::new(record)),
             snapshotter,
             life,
-            timeline: Timeline::default(),
+            start,
             updating: tokio::sync::Mutex::default(),
         }
     }

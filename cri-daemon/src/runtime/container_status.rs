@@ -12,7 +12,7 @@ impl Cri {
     pub async fn container_status(&self, req: v1::ContainerStatusRequest) -> Result<v1::ContainerStatusResponse> {
         let container = self.0.containers.get(&req.container_id)?;
         let info = match req.verbose {
-            true => info(&self.0.describe_container(&container).await?, &container.timeline),
+            true => info(&self.0.describe_container(&container).await?, &container.timeline.shown(|_| true)),
             false => Default::default(),
         };
         Ok(v1::ContainerStatusResponse { status: Some(self.0.container_status_of(&container)), info })

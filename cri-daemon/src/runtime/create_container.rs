@@ -9,6 +9,7 @@
 
 use std::path::{Component, Path};
 use std::sync::Arc;
+use std::time::Instant;
 
 use shared_proto::containerd::types;
 use shared_proto::cri::v1;
@@ -30,6 +31,7 @@ use crate::{Cri, Inner, paths, signal};
 
 impl Cri {
     pub async fn create_container(&self, req: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse> {
+        let came = Instant::now();
         let config = req.config.ok_or_else(|| Error::invalid("config: a container needs it"))?;
         let sandbox = self.0.sandboxes.get(&req.pod_sandbox_id)?;
         let pod = sandbox.record();
@@ -45,8 +47,14 @@ impl Cri {
             Claim::New(ticket, outcome) => {
                 let cri = self.clone();
                 let gate: Admitted = admitted;
+                let subject = wanted.config.metadata.as_ref().map_or("", |metadata| &metadata.name);
+                let request = sandbox.start.timeline.request("CreateContainer", subject, &id, came, &self.0.metrics);
                 let work = async move {
-                    let made = cri.0.make_container(&id, &name, wanted.config, log_path, &sandbox, sandbox_pid).await;
+                    request.waited("queue");
+                    let (pod, config) = ((&*sandbox, sandbox_pid), wanted.config);
+                    let made = cri.0.make_container(&id, &name, config, log_path, pod, &request);
+                    let made = request.watch(made).await.inspect_err(|e| request.failed(e));
+                    drop(request);
                     let made = made.with_context(|| format!("create container {name:?}"));
                     ticket.finish(&id, made.map(|()| id.clone()));
                     drop(gate);
@@ -102,13 +110,11 @@ impl Inner {
         name: &str,
         config: v1::ContainerConfig,
         log_path: String,
-        sandbox: &Sandbox,
-        sandbox_pid: u32,
+        (sandbox, sandbox_pid): (&Sandbox, u32),
+        request: &Request,
     ) -> Result<()> {
         let pod = sandbox.record();
-        let timeline = crate::instrument::Timeline::default();
         let made = {
-            let request = timeline.request("CreateContainer", &self.metrics);
             let image_name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
             let image = {
                 let _stage = request.stage_of("image", &image_name);
@@ -139,7 +145,7 @@ impl Inner {
                 sandbox_pid,
                 image,
             };
-            let made = self.build_container(&plan, &sandbox.snapshotter, &request).await;
+            let made = self.build_container(&plan, &sandbox.snapshotter, request).await;
             if made.is_err() {
                 let _stage = request.stage("rollback");
                 self.discard_container(&plan, &sandbox.snapshotter).await;
@@ -147,7 +153,8 @@ impl Inner {
             made?
         };
         let (record, mounts) = made;
-        let container = Container::with_timeline(record, sandbox.snapshotter.clone(), State::Created, timeline);
+        let container = Container::new(record, sandbox.snapshotter.clone(), State::Created);
+        container.timeline.add(request.account());
         container.set_rootfs(mounts);
         self.container_made(Arc::new(container));
         tracing::info!(container = id, name, "container created");
@@ -170,7 +177,7 @@ impl Inner {
         &self,
         plan: &Plan,
         snapshotter: &str,
-        request: &Request<'_>,
+        request: &Request,
     ) -> Result<(Record, Vec<types::Mount>)> {
         let id = plan.id.as_str();
         let known = match self.accounts.get(&plan.image.chain_id) {

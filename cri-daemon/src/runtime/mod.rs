@@ -67,8 +67,8 @@ fn selected(labels: &BTreeMap<String, String>, selector: &BTreeMap<String, Strin
 }
 
 /// A verbose answer: what `crictl inspect` shows below `info`.
-fn info(info: &serde_json::Value, timeline: &crate::instrument::Timeline) -> BTreeMap<String, String> {
-    let stages = serde_json::to_string(&timeline.stages()).unwrap_or_default();
+fn info(info: &serde_json::Value, timeline: &[crate::instrument::Shown]) -> BTreeMap<String, String> {
+    let stages = serde_json::to_string(timeline).unwrap_or_default();
     [("info".to_owned(), info.to_string()), ("timeline".to_owned(), stages)].into()
 }
 

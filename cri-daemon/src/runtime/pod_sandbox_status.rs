@@ -15,7 +15,8 @@ impl Cri {
         Ok(v1::PodSandboxStatusResponse {
             status: Some(status(&sandbox)),
             info: if req.verbose {
-                info(&self.0.describe_sandbox(&sandbox).await?, &sandbox.timeline)
+                let own = sandbox.start.timeline.shown(|account| account.rpc == "RunPodSandbox");
+                info(&self.0.describe_sandbox(&sandbox).await?, &own)
             } else {
                 Default::default()
             },

@@ -13,6 +13,7 @@
 //! a node that can't pull it would otherwise take and give back an address with every try.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
@@ -24,7 +25,7 @@ use super::{SandboxRequest, new_id};
 use crate::call::records::{Kind, NewRecord};
 use crate::call::tasks::Io;
 use crate::image::ResolvedImage;
-use crate::instrument::Request;
+use crate::instrument::{PodStart, Request};
 use crate::names::Claim;
 use crate::network::Setup;
 use crate::pod::{Leftover, Phase, Record, Sandbox, State, record};
@@ -37,6 +38,7 @@ const UNTRUSTED: &str = "io.kubernetes.cri.untrusted-workload";
 
 impl Cri {
     pub async fn run_pod_sandbox(&self, req: v1::RunPodSandboxRequest) -> Result<v1::RunPodSandboxResponse> {
+        let came = Instant::now();
         let config = req.config.ok_or_else(|| Error::invalid("config: a sandbox needs it"))?;
         let name = record::name(&config)?;
         let handler = handler(&req.runtime_handler, &config)?;
@@ -46,9 +48,14 @@ impl Cri {
         let pod_sandbox_id = match self.0.sandbox_names.claim(&name, &id, wanted.clone())? {
             Claim::New(ticket, outcome) => {
                 let cri = self.clone();
+                let start = self.0.starts.begin(&id, &wanted.config);
+                let request = start.timeline.request("RunPodSandbox", "", "", came, &self.0.metrics);
                 let work = async move {
-                    let made = cri.0.make_sandbox(&id, name.clone(), wanted).await;
+                    request.waited("queue");
+                    let made = cri.0.make_sandbox(&id, name.clone(), wanted, start, &request);
+                    let made = request.watch(made).await;
                     let made = made.with_context(|| format!("run sandbox {name:?}"));
+                    drop(request);
                     ticket.finish(&id, made.map(|()| id.clone()));
                 };
                 self.0.work.spawn(work.in_current_span());
@@ -98,17 +105,25 @@ impl Inner {
         }
     }
 
-    async fn make_sandbox(&self, id: &str, name: String, wanted: SandboxRequest) -> Result<()> {
-        let snapshotter = self.images.snapshotter(&wanted.handler)?;
-        let sandbox = self.list_sandbox(id, name, wanted, snapshotter)?;
-        let request = sandbox.timeline.request("RunPodSandbox", &self.metrics);
-        match self.build_sandbox(&sandbox, &request).await {
+    async fn make_sandbox(
+        &self,
+        id: &str,
+        name: String,
+        wanted: SandboxRequest,
+        start: Arc<PodStart>,
+        request: &Request,
+    ) -> Result<()> {
+        let listed = self.images.snapshotter(&wanted.handler).map_err(Error::from);
+        let listed = listed.and_then(|snapshotter| self.list_sandbox(id, name, wanted, snapshotter, start));
+        let sandbox = listed.inspect_err(|e| request.failed(e))?;
+        match self.build_sandbox(&sandbox, request).await {
             Ok(pid) => {
                 self.sandbox_made(&sandbox, pid);
                 tracing::info!(sandbox = id, name = sandbox.record().name, ip = sandbox.record().ip, "sandbox made");
                 Ok(())
             }
             Err(e) => {
+                request.failed(&e);
                 let _clean = request.stage("rollback");
                 self.discard_sandbox(&sandbox).await;
                 Err(e)
@@ -123,6 +138,7 @@ impl Inner {
         name: String,
         wanted: SandboxRequest,
         snapshotter: String,
+        start: Arc<PodStart>,
     ) -> Result<Arc<Sandbox>> {
         let settings = &self.config.runtime;
         let contexts = selinux::contexts(settings, self.host.facts());
@@ -150,7 +166,7 @@ impl Inner {
             phase: Phase::Creating,
             updated_resources: None,
         };
-        let sandbox = Arc::new(Sandbox::new(record, snapshotter, State::Creating));
+        let sandbox = Arc::new(Sandbox::begun(record, snapshotter, State::Creating, start));
         self.sandboxes.insert(sandbox.clone());
         Ok(sandbox)
     }
@@ -184,7 +200,7 @@ impl Inner {
     }
 
     /// The graph. The pid of the pause process.
-    async fn build_sandbox(&self, sandbox: &Sandbox, request: &Request<'_>) -> Result<u32> {
+    async fn build_sandbox(&self, sandbox: &Sandbox, request: &Request) -> Result<u32> {
         let record = sandbox.record();
         let id = record.id.as_str();
         let image = {
@@ -260,7 +276,7 @@ impl Inner {
     async fn sandbox_network(
         &self,
         plan: &Plan<'_>,
-        request: &Request<'_>,
+        request: &Request,
         made: oneshot::Sender<()>,
     ) -> Result<Option<Setup>> {
         let record = plan.record;
@@ -275,14 +291,10 @@ impl Inner {
         }
         let _ = made.send(());
         let _stage = request.stage("cni");
-        let setup = self.network_of(&record.runtime_handler).setup(&record.network()).await?;
-        for timing in &setup.timings {
-            request.add("cni-plugin", format!("{}/{}", timing.network, timing.plugin), timing.started, timing.took);
-        }
-        Ok(Some(setup))
+        Ok(Some(self.network_of(&record.runtime_handler).setup(&record.network()).await?))
     }
 
-    async fn sandbox_files(&self, plan: &Plan<'_>, request: &Request<'_>, made: oneshot::Sender<()>) -> Result<()> {
+    async fn sandbox_files(&self, plan: &Plan<'_>, request: &Request, made: oneshot::Sender<()>) -> Result<()> {
         let _stage = request.stage("files");
         let dirs = paths::sandbox(&self.config, &plan.record.id);
         if !host_ipc(&plan.record.config) {
@@ -298,7 +310,7 @@ impl Inner {
     async fn sandbox_task(
         &self,
         plan: &Plan<'_>,
-        request: &Request<'_>,
+        request: &Request,
         spec_follows: bool,
         netns: oneshot::Receiver<()>,
         files: oneshot::Receiver<()>,

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
@@ -19,6 +20,7 @@ use crate::{Cri, Inner, paths};
 
 impl Cri {
     pub async fn start_container(&self, req: v1::StartContainerRequest) -> Result<v1::StartContainerResponse> {
+        let came = Instant::now();
         let container = self.0.containers.get(&req.container_id)?;
         let id = container.record.id.clone();
         let sandbox = self.0.sandboxes.get(&container.record.sandbox_id);
@@ -27,8 +29,13 @@ impl Cri {
         container.life.begin_start()?;
         let handler = sandbox.record().runtime_handler.clone();
         let cri = self.clone();
+        let subject = container.record.config.metadata.as_ref().map_or("", |metadata| &metadata.name);
+        let request = sandbox.start.timeline.request("StartContainer", subject, &id, came, &self.0.metrics);
+        container.timeline.add(request.account());
         let work = async move {
-            let started = cri.0.start(&container, &handler).await;
+            request.waited("queue");
+            let started = request.watch(cri.0.start(&container, &handler, &request)).await;
+            drop(request);
             drop(admitted);
             started
         };
@@ -38,10 +45,9 @@ impl Cri {
 }
 
 impl Inner {
-    async fn start(&self, container: &Arc<Container>, handler: &str) -> Result<()> {
+    async fn start(&self, container: &Arc<Container>, handler: &str, request: &Request) -> Result<()> {
         let id = container.record.id.as_str();
-        let request = container.timeline.request("StartContainer", &self.metrics);
-        match self.launch(container, handler, &request).await {
+        match self.launch(container, handler, request).await {
             Ok(pid) => {
                 let state = State::Running { pid, started_at: self.host.now() };
                 // Without the file a restarted daemon still finds the task, and only the time of the start is lost.
@@ -55,6 +61,7 @@ impl Inner {
                 Ok(())
             }
             Err(e) => {
+                request.failed(&e);
                 let _stage = request.stage("rollback");
                 self.give_up(container, &e).await;
                 Err(e)
@@ -82,7 +89,7 @@ impl Inner {
         self.container_exited(container, exit);
     }
 
-    async fn launch(&self, container: &Arc<Container>, handler: &str, request: &Request<'_>) -> Result<u32> {
+    async fn launch(&self, container: &Arc<Container>, handler: &str, request: &Request) -> Result<u32> {
         let record = &container.record;
         let id = record.id.as_str();
         let runtime = self.runtime(handler)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use shared_proto::containerd::events;
 use shared_proto::containerd::events_service::PublishRequest;
 use shared_proto::cri::v1::{self, ContainerState, PodSandboxState};
+use shared_proto::seam::v1 as seam;
 use shared_proto::{Code, Context};
 
 use crate::NAMESPACE;
@@ -38,6 +39,56 @@ async fn a_pod_lives_and_leaves_nothing() {
     assert_eq!(world.left().await, Vec::<String>::new());
     assert_eq!(world.plugin_calls(), ["ADD", "DEL"]);
     world.remove_pod(&id).await.unwrap();
+}
+
+/// The stages of a pod's request at `at`, as `why` is told them: name, detail, whether it is under way.
+async fn stages(world: &World, pod: &str, at: usize) -> Vec<(String, String, bool)> {
+    let answer = world.cri.explain(seam::ExplainRequest { pod: pod.into() }).await.unwrap();
+    answer.requests[at].stages.iter().map(|s| (s.name.clone(), s.detail.clone(), s.running)).collect()
+}
+
+#[tokio::test]
+async fn a_start_is_explained_while_it_lasts_and_after_it_has_failed() {
+    let world = World::new().await;
+    world.plugin("hold", true);
+    let cri = world.cri.clone();
+    let request = v1::RunPodSandboxRequest { config: Some(pod("web")), runtime_handler: String::new() };
+    let run = tokio::spawn(async move { cri.run_pod_sandbox(request).await });
+    let plugin = |running| ("cni-plugin".to_owned(), "test/script".to_owned(), running);
+    let mut tries = 0;
+    while world.cri.explain(seam::ExplainRequest { pod: "n/web".into() }).await.is_err()
+        || !stages(&world, "n/web", 0).await.contains(&plugin(true))
+        || !stages(&world, "n/web", 0).await.iter().any(|(name, _, running)| name == "Tasks.create" && !running)
+    {
+        tries += 1;
+        assert!(tries < 500, "{:?}", stages(&world, "n/web", 0).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let answer = world.cri.explain(seam::ExplainRequest { pod: "web".into() }).await.unwrap();
+    assert_eq!((answer.state.as_str(), answer.requests[0].running), ("being created", true));
+
+    world.plugin("fail", true);
+    world.plugin("hold", false);
+    run.await.unwrap().unwrap_err();
+    let answer = world.cri.explain(seam::ExplainRequest { pod: answer.id[..12].into() }).await.unwrap();
+    assert_eq!((answer.state.as_str(), answer.requests[0].running), ("failed", false));
+    assert!(answer.requests[0].error.contains("no address left"), "{:?}", answer.requests[0].error);
+    let all = stages(&world, &answer.id, 0).await;
+    assert!(all.contains(&plugin(false)) && all.iter().all(|(.., running)| !running), "{all:?}");
+    assert!(all.contains(&("cni-plugin".into(), "test/script DEL".into(), false)), "what was taken back: {all:?}");
+
+    // The next try is another start, which is meant from now on; the pod's containers belong to it.
+    world.plugin("fail", false);
+    let id = world.run("web").await.unwrap();
+    let container = world.create(&id, "main").await.unwrap();
+    world.start(&container).await.unwrap();
+    let now = world.cri.explain(seam::ExplainRequest { pod: "n/web".into() }).await.unwrap();
+    assert_eq!((&now.id, now.state.as_str(), now.other_tries), (&id, "ready", vec![answer.id]));
+    let rpcs: Vec<_> = now.requests.iter().map(|r| (r.rpc.as_str(), r.subject.as_str())).collect();
+    assert_eq!(rpcs, [("RunPodSandbox", ""), ("CreateContainer", "main"), ("StartContainer", "main")]);
+    world.remove_pod(&id).await.unwrap();
+    let gone = world.cri.explain(seam::ExplainRequest { pod: id.clone() }).await.unwrap();
+    assert_eq!((gone.state.as_str(), gone.requests.len()), ("removed", 3));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! - [`runtime`], [`image`]: one line an RPC; those of later versions answer `Unimplemented` and name themselves.
 //! - [`call`]: what every call goes through: is recovery done, how long did it take, what went wrong.
+//! - [`starts`]: why a pod's start takes so long: our own, for `cri-daemon why`.
 //! - [`v1alpha2`]: kubelets up to 1.25 speak an older version of the same protocol.
 //!
 //! The same [`routes`] are served on CRI's own socket and, where the core links CRI in, on the core's.
@@ -9,6 +10,7 @@
 mod call;
 mod image;
 mod runtime;
+mod starts;
 mod v1alpha2;
 
 use std::future::Future;
@@ -44,6 +46,7 @@ pub fn add_to(routes: Routes, cri: &Cri) -> Routes {
         .add_service(v1alpha2::Old(image.clone()))
         .add_service(runtime)
         .add_service(image)
+        .add_service(starts::service(cri))
 }
 
 /// Serves CRI, with gRPC's health service, until `shutdown`; then removes the socket and lets running calls end.

@@ -170,9 +170,9 @@ macro_rules! port {
             /// Wraps `inner`; `wire` says that its messages are encoded, so that their sizes are worth counting.
             pub fn wrap(inner: Arc<dyn $port>, meter: &Meter, wire: bool) -> Arc<dyn $port> {
                 Arc::new(Self {
-                    $( $unary: meter.register(stringify!($port), stringify!($unary)), )*
-                    $($( $stream: meter.register(stringify!($port), stringify!($stream)), )*)?
-                    $($( $bidi: meter.register(stringify!($port), stringify!($bidi)), )*)?
+                    $( $unary: meter.register(concat!(stringify!($port), ".", stringify!($unary))), )*
+                    $($( $stream: meter.register(concat!(stringify!($port), ".", stringify!($stream))), )*)?
+                    $($( $bidi: meter.register(concat!(stringify!($port), ".", stringify!($bidi))), )*)?
                     side: meter.side(),
                     inner,
                     wire,

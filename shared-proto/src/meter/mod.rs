@@ -5,15 +5,19 @@
 //! Time is that of the one who counts: from the call to its answer, or to the first item's stream for streaming
 //! methods. A call that its caller gave up counts as `Canceled`.
 //!
-//! [`prometheus`] shows the same numbers as metrics.
+//! [`prometheus`] shows the same numbers as metrics. [`observed`] tells of single calls.
 
+mod observer;
 mod prometheus;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use observer::{Observer, observed};
+
 use crate::Code;
+use observer::Told;
 
 /// Upper ends of the buckets of every histogram of ours, in seconds: from a plain call to a pull.
 pub const BUCKETS: [f64; 18] =
@@ -22,6 +26,8 @@ pub const BUCKETS: [f64; 18] =
 /// Counters of one method.
 #[derive(Debug, Default)]
 pub struct Counter {
+    /// The name of the call, where observers are told of it.
+    told_as: Option<&'static str>,
     calls: AtomicU64,
     /// By [`Code`], in its order.
     errors: [AtomicU64; Code::ALL.len()],
@@ -35,7 +41,7 @@ pub struct Counter {
 impl Counter {
     /// Starts the clock of one call.
     pub fn start(&self) -> Timer<'_> {
-        Timer { counter: self, started: Instant::now(), answered: false }
+        Timer { counter: self, told: self.told_as.and_then(Told::began), started: Instant::now(), answered: false }
     }
     /// Adds bytes sent towards the core.
     pub fn sent(&self, bytes: usize) {
@@ -61,6 +67,7 @@ impl Counter {
 /// A running call; see [`Counter::start`]. Dropped without an answer, it was given up.
 pub struct Timer<'a> {
     counter: &'a Counter,
+    told: Option<Told>,
     started: Instant,
     answered: bool,
 }
@@ -69,14 +76,21 @@ impl Timer<'_> {
     /// Books the call.
     pub fn stop<T>(mut self, answer: &crate::Result<T>) {
         self.answered = true;
-        self.counter.book(self.started.elapsed(), answer.as_ref().err().map(|e| e.code));
+        self.book(answer.as_ref().err().map(|e| e.code));
+    }
+
+    fn book(&mut self, error: Option<Code>) {
+        self.counter.book(self.started.elapsed(), error);
+        if let Some(told) = self.told.take() {
+            told.ended(error);
+        }
     }
 }
 
 impl Drop for Timer<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.counter.book(self.started.elapsed(), Some(Code::Canceled));
+            self.book(Some(Code::Canceled));
         }
     }
 }
@@ -123,9 +137,14 @@ impl Meter {
         self.side
     }
 
-    /// Creates the counter of a method; done once, when a port is wrapped.
-    pub fn register(&self, service: &'static str, method: &'static str) -> Arc<Counter> {
-        let counter = Arc::new(Counter::default());
+    /// Creates the counter of a method, `SERVICE.METHOD`; done once, when a port is wrapped.
+    pub fn register(&self, call: &'static str) -> Arc<Counter> {
+        let told_as = match self.side {
+            Side::Caller => Some(call),
+            Side::Core => None,
+        };
+        let counter = Arc::new(Counter { told_as, ..Counter::default() });
+        let (service, method) = call.split_once('.').unwrap_or((call, ""));
         self.lock().push((service, method, counter.clone()));
         counter
     }

@@ -84,8 +84,8 @@ mod tests {
     #[test]
     fn calls_errors_and_bytes_are_shown() {
         let meter = Meter::default();
-        let counter = meter.register("Tasks", "start");
-        meter.register("Tasks", "never");
+        let counter = meter.register("Tasks.start");
+        meter.register("Tasks.never");
         counter.start().stop(&Ok(()));
         counter.start().stop::<()>(&Err(crate::Error::not_found("gone")));
         drop(counter.start());

@@ -2,6 +2,7 @@
 //!
 //! - [`blocking`]: the one door from async code to blocking work.
 //! - [`caps`]: what this process may do.
+//! - [`clock`]: the clock that two processes have in common.
 //! - [`descriptor`]: descriptors that an async task can wait for.
 //! - [`fifo`]: named pipes, and moving bytes from one to a file.
 //! - [`files`]: files that are whole or absent after a crash.
@@ -13,6 +14,7 @@
 
 pub mod blocking;
 pub mod caps;
+pub mod clock;
 pub mod descriptor;
 pub mod fifo;
 pub mod files;

@@ -1,0 +1,132 @@
+//! The answer to `why`: a pod's accounts, and between them what the core did meanwhile.
+//!
+//! The core is asked only now, for the containers of this one pod. Without its answer (it is away, or another program)
+//! the calls on it are still there, and the answer says why there is no more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared_proto::containerd::introspection::PluginInfoRequest;
+use shared_proto::seam::{CORE_STAGES, v1 as seam};
+use shared_proto::{Result, any};
+use shared_sys::clock;
+
+use super::{Account, Place, PodStart};
+use crate::{Cri, Inner, call};
+
+/// The core answers this from memory.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A call may end at the core after its caller has gone: by so much its stages may lie outside of the request.
+const LATE_US: u64 = 1000;
+
+impl Cri {
+    /// What the start of a pod and of its containers was made of, and what it waits for.
+    pub async fn explain(&self, req: seam::ExplainRequest) -> Result<seam::ExplainResponse> {
+        let inner = &*self.0;
+        let existing = inner.sandboxes.list().iter().map(|sandbox| sandbox.start.clone()).collect();
+        let (start, tries) = inner.starts.find(&req.pod, existing)?;
+        let accounts = start.timeline.accounts();
+        let mut requests: Vec<seam::Request> = accounts.iter().map(|account| request(account)).collect();
+        let core_error = match inner.core_stages(&start.id, &accounts).await {
+            Ok(stages) => {
+                add(&mut requests, &accounts, &start.id, stages);
+                String::new()
+            }
+            Err(e) => e.message,
+        };
+        Ok(seam::ExplainResponse {
+            id: start.id.to_string(),
+            namespace: start.namespace.to_string(),
+            name: start.name.to_string(),
+            attempt: start.attempt,
+            state: inner.state_of(&start, &accounts).to_owned(),
+            requests,
+            core_error,
+            other_tries: tries.iter().map(|start| start.id.to_string()).collect(),
+        })
+    }
+}
+
+impl Inner {
+    fn state_of(&self, start: &PodStart, accounts: &[Arc<Account>]) -> &'static str {
+        match (self.sandboxes.exact(&start.id), accounts.first()) {
+            (Some(sandbox), _) => sandbox.life.state().name(),
+            (None, Some(first)) if first.took().1 => "being created",
+            (None, Some(first)) if first.error().is_some() => "failed",
+            (None, _) => "removed",
+        }
+    }
+
+    async fn core_stages(&self, pod: &str, accounts: &[Arc<Account>]) -> Result<Vec<seam::CoreStage>> {
+        let mut ids: Vec<String> = accounts.iter().map(|account| id(account, pod).to_owned()).collect();
+        ids.sort();
+        ids.dedup();
+        let (kind, plugin) = CORE_STAGES;
+        let options = Some(any::pack(&seam::CoreStagesRequest { ids }));
+        let request = PluginInfoRequest { r#type: kind.into(), id: plugin.into(), options };
+        let asked = self.core.introspection.plugin_info(&self.cx, request);
+        let answer = call::within("ask the core for its stages", PATIENCE, asked).await?;
+        match answer.extra {
+            Some(extra) => Ok(any::unpack::<seam::CoreStagesResponse>(&extra)?.stages),
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The container in the core that a request is about.
+fn id<'a>(account: &'a Account, pod: &'a str) -> &'a str {
+    if account.id.is_empty() { pod } else { &account.id }
+}
+
+fn request(account: &Account) -> seam::Request {
+    let (us, running) = account.took();
+    let stages = account.stages().into_iter().map(|stage| {
+        let (us, running) = stage.took(account.came);
+        let place = match stage.place {
+            Place::Cri => seam::stage::Place::Cri,
+            Place::Seam => seam::stage::Place::Seam,
+        };
+        seam::Stage {
+            place: place.into(),
+            name: stage.name.to_owned(),
+            detail: stage.detail.into_string(),
+            start_us: stage.start_us.into(),
+            us,
+            running,
+            failed: stage.failed,
+        }
+    });
+    seam::Request {
+        rpc: account.rpc.to_owned(),
+        subject: account.subject.to_string(),
+        age_us: u64::try_from(account.came.elapsed().as_micros()).unwrap_or(u64::MAX),
+        us,
+        running,
+        error: account.error().map(String::from).unwrap_or_default(),
+        stages: stages.collect(),
+    }
+}
+
+/// Puts each stage of the core into the request within whose time it began.
+fn add(requests: &mut [seam::Request], accounts: &[Arc<Account>], pod: &str, stages: Vec<seam::CoreStage>) {
+    let came = |account: &Account| clock::monotonic_at(account.came).as_micros() as u64;
+    for stage in stages {
+        let home = accounts.iter().zip(&mut *requests).find(|(account, request)| {
+            let came = came(account);
+            let until = if request.running { u64::MAX } else { came + request.us + LATE_US };
+            id(account, pod) == stage.id && (came.saturating_sub(LATE_US)..until).contains(&stage.began_us)
+        });
+        let Some((account, request)) = home else { continue };
+        request.stages.push(seam::Stage {
+            place: stage.place,
+            name: stage.name,
+            detail: String::new(),
+            start_us: stage.began_us.saturating_sub(came(account)),
+            us: stage.us,
+            running: stage.running,
+            failed: false,
+        });
+    }
+    // What begins at the same time lies within the other: it stands behind it.
+    requests.iter_mut().for_each(|request| request.stages.sort_by_key(|stage| (stage.start_us, stage.place)));
+}

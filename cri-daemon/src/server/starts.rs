@@ -1,0 +1,23 @@
+//! The service `seam.v1.Starts`. It answers during recovery, too: that may be what a pod waits for.
+
+use shared_proto::seam::v1 as seam;
+use shared_proto::seam::v1::starts_server::{Starts, StartsServer};
+use tonic::{Request, Response, Status};
+
+use super::call::{Needs, answer};
+use crate::Cri;
+
+struct Service(Cri);
+
+/// The service, ready to be added to a router.
+pub fn service(cri: &Cri) -> StartsServer<impl Starts> {
+    StartsServer::new(Service(cri.clone()))
+}
+
+#[tonic::async_trait]
+impl Starts for Service {
+    async fn explain(&self, request: Request<seam::ExplainRequest>) -> Result<Response<seam::ExplainResponse>, Status> {
+        let subject = |req: &seam::ExplainRequest| req.pod.clone();
+        answer(&self.0, "Explain", Needs::Nothing, request, subject, |req| self.0.explain(req)).await
+    }
+}
