@@ -142,6 +142,7 @@ async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
     let serving = async {
         starting.await?;
         ready();
+        let _small = shared_sys::memory::keep_small();
         std::future::pending().await
     };
     let outcome = tokio::select! {

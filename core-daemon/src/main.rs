@@ -65,6 +65,7 @@ enum Which {
 fn main() -> ExitCode {
     #[cfg(feature = "merged")]
     cri_daemon::logs::keeper::run_if_asked();
+    shared_sys::memory::set_up();
     let args = Args::parse();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,

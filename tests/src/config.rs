@@ -23,6 +23,8 @@ pub struct Options {
     pub peer: Option<&'static str>,
     /// The OCI runtime; none = runc behind the wrapper of [`runtime`], whose shell costs some milliseconds a call.
     pub engine: Option<PathBuf>,
+    /// The shim of every handler (`runtime_path`); none = what the runtime's name stands for.
+    pub shim: Option<PathBuf>,
     /// The binary for every role of the core; a build without the feature `merged` may be put here.
     pub core_binary: Option<PathBuf>,
     /// Log level of the daemons: tests want to see all, measurements not.
@@ -60,6 +62,7 @@ impl Options {
             private_netns: true,
             peer: crate::world::peer(),
             engine: None,
+            shim: std::env::var_os("SEAM_SHIM").map(PathBuf::from),
             core_binary: None,
             log_level: "debug",
             pull_progress_timeout: String::new(),
@@ -158,7 +161,7 @@ pub fn daemons(paths: &Paths, wiring: Wiring, options: &Options) {
     for (name, lines) in &options.handlers {
         let table = format!("plugins.\"{section}\".containerd.runtimes.{name}");
         let (runc, root) = (engine(paths, options), &paths.runc_root);
-        let _ = writeln!(text, "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n{lines}");
+        let _ = writeln!(text, "[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n{}\n{lines}", shim(options));
         let _ = writeln!(text, "[{table}.options]\nBinaryName = \"{}\"\nRoot = \"{}\"", runc.display(), root.display());
     }
     write(&paths.config, &text);
@@ -187,6 +190,7 @@ snapshotter = "{snapshotter}"
 default_runtime_name = "runc"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+{shim}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 BinaryName = "{runc}"
 Root = "{runc_root}"
@@ -200,6 +204,7 @@ SystemdCgroup = false
         cni = options.cni,
         mirrors = paths.mirrors.display(),
         snapshotter = options.snapshotter,
+        shim = shim(options),
         runc = engine(paths, options).display(),
         runc_root = paths.runc_root.display(),
     )
@@ -226,6 +231,7 @@ conf_dir = "{cni_conf}"
 default_runtime_name = "runc"
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
+{shim}
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 BinaryName = "{runc}"
 Root = "{runc_root}"
@@ -243,6 +249,7 @@ enable_tls_streaming = {tls}
         cni = options.cni,
         mirrors = paths.mirrors.display(),
         snapshotter = options.snapshotter,
+        shim = shim(options),
         runc = engine(paths, options).display(),
         runc_root = paths.runc_root.display(),
     )
@@ -251,6 +258,11 @@ enable_tls_streaming = {tls}
 /// The OCI runtime of every handler.
 fn engine(paths: &Paths, options: &Options) -> PathBuf {
     options.engine.clone().unwrap_or_else(|| paths.gate.join("runc"))
+}
+
+/// The line about the shim, if there is one.
+fn shim(options: &Options) -> String {
+    options.shim.as_ref().map_or(String::new(), |path| format!("runtime_path = \"{}\"", path.display()))
 }
 
 /// Lines about images.

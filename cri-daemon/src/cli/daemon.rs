@@ -22,6 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// How long running calls and begun work may take after SIGTERM, each. A second SIGTERM cuts them.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Threads of the async runtime. Blocking work has its own pool.
+const WORKERS: usize = 2;
+
 /// Serves until a signal comes. `file` is named where the configuration is at fault.
 pub fn run(config: Config, file: &Path, warnings: &[Warning]) -> anyhow::Result<()> {
     let wiring = config.cri.wiring;
@@ -33,7 +36,9 @@ pub fn run(config: Config, file: &Path, warnings: &[Warning]) -> anyhow::Result<
             wiring.name()
         ),
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    shared_sys::memory::set_up();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.context("start the runtime")?;
     let outcome = runtime.block_on(serve(config, warnings));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
@@ -76,6 +81,7 @@ async fn serve(config: Config, warnings: &[Warning]) -> anyhow::Result<()> {
         started = cri.start() => match started {
             Ok(()) => {
                 notify(&[NotifyState::Ready]);
+                let _small = shared_sys::memory::keep_small();
                 tracing::info!("ready");
                 signals.next().await;
                 Ok(())

@@ -7,6 +7,11 @@ use std::fmt;
 
 use super::ImageError;
 
+/// Where a name without a registry is looked for.
+const HUB: &str = "docker.io";
+/// The longest name with its registry, bytes.
+const MAX_NAME: usize = 255;
+
 /// A normalised reference: a name with a tag or a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
@@ -27,14 +32,30 @@ impl Reference {
             return Err(ImageError::Unnamed);
         }
         let malformed = |reason: &str| ImageError::Reference { reference: text.to_owned(), reason: reason.to_owned() };
-        let parsed: oci_spec::distribution::Reference =
-            text.parse().map_err(|e: oci_spec::distribution::ParseError| malformed(&e.to_string()))?;
-        let version = match (parsed.digest(), parsed.tag()) {
-            (Some(digest), _) => Version::Digest(digest.to_owned()),
-            (None, Some(tag)) => Version::Tag(tag.to_owned()),
-            (None, None) => return Err(malformed("neither a tag nor a digest")),
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest)),
+            None => (text, None),
         };
-        Ok(Self { registry: parsed.registry().to_owned(), repository: parsed.repository().to_owned(), version })
+        // A colon before the last slash is that of a port.
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            Some(_) | None => (rest, None),
+        };
+        let (registry, repository) = split_registry(name);
+        check_name(registry, &repository).map_err(malformed)?;
+        if let Some(tag) = tag
+            && !is_tag(tag)
+        {
+            return Err(malformed("the tag is not of 1 to 128 letters, digits, \"_\", \".\" and \"-\""));
+        }
+        let version = match (digest, tag) {
+            (Some(digest), _) => {
+                check_digest(digest).map_err(malformed)?;
+                Version::Digest(digest.to_owned())
+            }
+            (None, tag) => Version::Tag(tag.unwrap_or("latest").to_owned()),
+        };
+        Ok(Self { registry: registry.to_owned(), repository, version })
     }
 
     /// The registry's host, with its port: `registry.k8s.io`, `127.0.0.1:5000`.
@@ -59,6 +80,90 @@ impl fmt::Display for Reference {
             Version::Tag(tag) => write!(f, "{}/{}:{tag}", self.registry, self.repository),
             Version::Digest(digest) => write!(f, "{}/{}@{digest}", self.registry, self.repository),
         }
+    }
+}
+
+/// The registry and the repository of a name; Docker's hub and its folder `library` may be left out.
+fn split_registry(name: &str) -> (&str, String) {
+    let named = |first: &str| first.contains(['.', ':']) || first == "localhost" || first.contains(char::is_uppercase);
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest)) if named(first) => (if first == "index.docker.io" { HUB } else { first }, rest),
+        Some(_) | None => (HUB, name),
+    };
+    let official = registry == HUB && !repository.contains('/');
+    (registry, if official { format!("library/{repository}") } else { repository.to_owned() })
+}
+
+/// By hand: as a regular expression this grammar compiles to megabytes.
+fn check_name(registry: &str, repository: &str) -> Result<(), &'static str> {
+    if registry.len() + 1 + repository.len() > MAX_NAME {
+        return Err("the name has more than 255 bytes");
+    }
+    if !is_host(registry) {
+        return Err("the registry is not a host with an optional port");
+    }
+    if repository.contains(|c: char| c.is_ascii_uppercase()) {
+        return Err("the repository must be lower case");
+    }
+    let fine = repository.split('/').all(is_component);
+    if fine {
+        Ok(())
+    } else {
+        Err("the repository is not of words of a-z, 0-9, joined by \".\", \"_\", \"__\" or \"-\"")
+    }
+}
+
+/// `host`, `host:port`, `[IPv6]:port`.
+fn is_host(registry: &str) -> bool {
+    let (host, port) = match registry.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (registry, None),
+    };
+    if port.is_some_and(|port| port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit())) {
+        return false;
+    }
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    host.split('.').all(label)
+}
+
+/// Words of lower case letters and digits, joined by one dot, one or two underscores, or any number of dashes.
+fn is_component(component: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = component.as_bytes();
+    let ends = bytes.first().is_some_and(|b| word(*b)) && bytes.last().is_some_and(|b| word(*b));
+    let joints = component.split(|c: char| c.is_ascii() && word(c as u8)).filter(|joint| !joint.is_empty());
+    let joint = |joint: &str| matches!(joint, "." | "_" | "__") || joint.bytes().all(|b| b == b'-');
+    ends && joints.into_iter().all(joint)
+}
+
+fn is_tag(tag: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let bytes = tag.as_bytes();
+    bytes.len() <= 128
+        && bytes.first().is_some_and(|b| word(*b))
+        && bytes.iter().all(|b| word(*b) || matches!(b, b'.' | b'-'))
+}
+
+fn check_digest(digest: &str) -> Result<(), &'static str> {
+    let (algorithm, hex) = digest.split_once(':').ok_or("the digest is not of the form ALGORITHM:HEX")?;
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return Err("the digest is none of sha256, sha384 and sha512"),
+    };
+    match (hex.len() == length, is_hex(hex)) {
+        (true, true) => Ok(()),
+        (false, _) => Err("the digest has the wrong length for its algorithm"),
+        (true, false) => Err("the digest is not of lower case hex digits"),
     }
 }
 
@@ -90,6 +195,11 @@ mod tests {
             ("registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.9".to_owned()),
             ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b:latest".to_owned()),
             ("localhost:5000/a", "localhost:5000/a:latest".to_owned()),
+            ("localhost/a", "localhost/a:latest".to_owned()),
+            ("Upper/a", "Upper/a:latest".to_owned()),
+            ("index.docker.io/a", "docker.io/library/a:latest".to_owned()),
+            ("user/a-b--c.d__e_f:T_1.2-x", "docker.io/user/a-b--c.d__e_f:T_1.2-x".to_owned()),
+            ("[::1]:5000/a:2", "[::1]:5000/a:2".to_owned()),
             (&format!("busybox@{digest}"), format!("docker.io/library/busybox@{digest}")),
             (&format!("busybox:1@{digest}"), format!("docker.io/library/busybox@{digest}")),
         ] {
@@ -99,7 +209,39 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for text in ["", "A", "a b", "a:", "a@sha256:1", "a//b"] {
+        let (hex, long) = ("a".repeat(64), "a".repeat(129));
+        for text in [
+            "",
+            "A",
+            "a b",
+            "a:",
+            "a@sha256:1",
+            "a//b",
+            "/a",
+            "a/",
+            "a/B",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "é",
+            "a:é",
+            "a:-x",
+            "a.b:x/c",
+            "a.b:/c",
+            "-a.b/c",
+            "a..b/c",
+            "[::g]/a",
+            "a@",
+            "a@b",
+            "a@md5:aa",
+            "a:1:2",
+            &format!("a@sha256:{}", hex.to_uppercase()),
+            &format!("a@sha512:{hex}"),
+            &format!("a@sha256:{hex}@sha256:{hex}"),
+            &format!("a:{long}"),
+            &format!("{long}{long}"),
+        ] {
             let e = Reference::parse(text).unwrap_err().to_string();
             assert!(text.is_empty() || e.contains(&format!("{text:?}")), "{text:?}: {e}");
         }

@@ -6,6 +6,7 @@
 //! - [`descriptor`]: descriptors that an async task can wait for.
 //! - [`fifo`]: named pipes, and moving bytes from one to a file.
 //! - [`files`]: files that are whole or absent after a crash.
+//! - [`memory`]: giving back what a start or a burst needed.
 //! - [`netns`]: network namespaces.
 //! - [`mount`]: mounts as containerd describes them; trees that are mounted nowhere.
 //! - [`process`]: signals by number, children that are given descriptors.
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod descriptor;
 pub mod fifo;
 pub mod files;
+pub mod memory;
 pub mod mount;
 pub mod netns;
 pub mod process;
