@@ -81,8 +81,15 @@ impl Inner {
         exit
     }
 
-    /// Kills what is left of the shim, runs its `delete` and removes the bundle. Answers the exit that must be assumed.
+    /// Ends what is left of a task without a shim, and removes its bundle. Answers the exit that must be assumed.
     pub async fn clean_up(&self, bundle: &Bundle, binary: &Path) -> Exit {
+        let guess = self.end_runtime(bundle, binary).await;
+        remove_bundle(bundle).await;
+        guess
+    }
+
+    /// Kills what is left of the shim, and runs its `delete`. The bundle stays.
+    pub async fn end_runtime(&self, bundle: &Bundle, binary: &Path) -> Exit {
         let _place = self.burials.acquire().await.expect("the semaphore is never closed");
         kill_strays(bundle).await;
         let guess = match launch::delete(&self.config, bundle, binary).await {
@@ -100,7 +107,6 @@ impl Inner {
             remove_dead_socket(&socket);
         })
         .await;
-        remove_bundle(bundle).await;
         guess
     }
 

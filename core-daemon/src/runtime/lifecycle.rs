@@ -16,6 +16,7 @@ use super::error::RuntimeError;
 use super::launch;
 use super::manager::{Inner, Tasks};
 use super::process::{Exit, Process, State, Stdio};
+use super::registry::Registry;
 use super::shim::{Shim, deadline, exit_of};
 use super::shim_log::ShimLog;
 use super::spec;
@@ -220,15 +221,29 @@ async fn prepare(
     bundle: &Bundle,
     request: Create,
 ) -> Result<(PathBuf, spec::Facts, Create), RuntimeError> {
-    let (own, bundle) = (inner.config.binary.clone(), bundle.clone());
+    let (own, bundle, registry) = (inner.config.binary.clone(), bundle.clone(), inner.registry.clone());
     shared_sys::blocking(move || {
-        let binary = launch::resolve(&request.runtime, &request.runtime_path, &own)?;
         let facts =
             spec::read(&request.spec).map_err(|source| RuntimeError::Spec { id: bundle.id.to_string(), source })?;
+        let binary = match launch::resolve(&request.runtime, &request.runtime_path, &own) {
+            Err(RuntimeError::NoBinary { name, binary }) => match in_use(&registry, &bundle.ns, &facts, &binary) {
+                // Its file is gone, but the pod's shim runs: nothing more is needed of it.
+                Some(running) => running,
+                None => return Err(RuntimeError::NoBinary { name, binary }),
+            },
+            resolved => resolved?,
+        };
         bundle.create(&request.spec, &binary, facts.root_gid)?;
         Ok((binary, facts, request))
     })
     .await
+}
+
+/// The binary of the pod's shim, if it is the one that is wanted: a whole path, or a name that was looked for in folders.
+fn in_use(registry: &Registry, ns: &Namespace, facts: &spec::Facts, wanted: &str) -> Option<PathBuf> {
+    let sandbox = Id::parse(facts.sandbox.as_deref()?).ok()?;
+    let task = registry.get(ns, &sandbox).ok()?;
+    task.binary.ends_with(wanted).then(|| task.binary.clone())
 }
 
 fn create_request(bundle: &Bundle, request: Create) -> CreateTaskRequest {

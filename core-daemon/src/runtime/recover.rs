@@ -6,10 +6,11 @@
 //! |---|---|
 //! | shim answers | a task in the state that the shim says; an exit meanwhile is found here |
 //! | shim doesn't know the task | removed, with what a runtime that was killed half way may have left |
-//! | shim isn't there | cleaned up by the shim's `delete`; exit and deletion are published if it ever ran |
+//! | shim isn't there, and it ever ran | a stopped task: its exit is there to be read until the task is deleted |
+//! | shim isn't there, and it never ran | removed, by the shim's `delete` |
 //! | shim is there, but silent | a task in state unknown: silence is no exit |
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use shared_proto::ttrpc::task::{StateRequest, StateResponse};
@@ -20,6 +21,7 @@ use super::error::RuntimeError;
 use super::launch;
 use super::manager::{Inner, Tasks, state_of};
 use super::process::{Exit, Process, State, Stdio};
+use super::registry::Reservation;
 use super::shim::{Shim, deadline, remove_dead_socket};
 use super::shim_log::ShimLog;
 use super::task::Task;
@@ -32,7 +34,7 @@ pub struct Recovered {
     pub tasks: usize,
     /// Of these, tasks whose shim doesn't answer.
     pub silent: usize,
-    /// Tasks whose shim was gone.
+    /// Tasks whose shim was gone: stopped, until they are deleted.
     pub dead: usize,
     /// Bundles that held no task.
     pub empty: usize,
@@ -78,7 +80,7 @@ impl Inner {
             return Found::Empty;
         };
         let Some((shim, state)) = self.reach(&bundle, &record).await else {
-            return self.recover_dead(&bundle, &binary, &record).await;
+            return self.recover_dead(reservation, bundle, binary, &record).await;
         };
         let (found, pid, state, stdio) = match state {
             Ok(answer) => {
@@ -91,7 +93,7 @@ impl Inner {
             }
             Err(e) if e.is_closed() && !shim.settle().await => {
                 self.shims.give_back(&shim);
-                return self.recover_dead(&bundle, &binary, &record).await;
+                return self.recover_dead(reservation, bundle, binary, &record).await;
             }
             Err(e) => {
                 tracing::warn!(id = %bundle.id, ns = %bundle.ns, error = %e, "the shim of a task is silent");
@@ -136,17 +138,28 @@ impl Inner {
         Some((shim, state))
     }
 
-    async fn recover_dead(&self, bundle: &Bundle, binary: &Path, record: &Record) -> Found {
+    /// What a dead shim kept is ended and cleaned up. The exit is the one that it left on record, or what must be
+    /// assumed; it stays to be read, as no client may have heard of it.
+    async fn recover_dead(
+        self: &Arc<Self>,
+        reservation: Reservation,
+        bundle: Bundle,
+        binary: PathBuf,
+        record: &Record,
+    ) -> Found {
         if let Some(socket) = record.bootstrap.as_ref().and_then(Bootstrap::socket) {
             shared_sys::blocking(move || remove_dead_socket(&socket)).await;
         }
-        let guess = self.clean_up(bundle, binary).await;
-        match record.pid {
-            Some(pid) => {
-                self.publish_end(bundle.ns.as_str(), bundle.id.as_str(), Exit { pid, ..guess });
-                Found::Dead
-            }
-            None => Found::Empty,
-        }
+        let Some(pid) = record.pid else {
+            self.clean_up(&bundle, &binary).await;
+            return Found::Empty;
+        };
+        let exit = Exit { pid, ..self.end_runtime(&bundle, &binary).await };
+        let shim = Arc::new(Shim::dead(record.bootstrap.as_ref()));
+        let init = Process::new(pid, State::Stopped(exit), Stdio::default());
+        let (ns, id) = (bundle.ns.clone(), bundle.id.clone());
+        reservation.fulfil(Arc::new(Task::new(bundle, binary, shim, init)));
+        self.publish_exit(ns.as_str(), id.as_str(), "", exit);
+        Found::Dead
     }
 }

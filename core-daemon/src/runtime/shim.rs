@@ -84,6 +84,18 @@ impl Shim {
         })
     }
 
+    /// One that is gone, of a task that is still to be deleted.
+    pub fn dead(bootstrap: Option<&Bootstrap>) -> Self {
+        Self {
+            address: bootstrap.map(|bootstrap| bootstrap.address.clone()).unwrap_or_default(),
+            socket: bootstrap.and_then(Bootstrap::socket).unwrap_or_default(),
+            link: watch::Sender::new(Link::Dead),
+            v3: AtomicBool::new(bootstrap.is_some_and(|bootstrap| bootstrap.version >= 3)),
+            settled: AtomicBool::new(true),
+            log: Mutex::new(None),
+        }
+    }
+
     /// What to record of the shim for a task that shares it.
     pub fn bootstrap(&self) -> Bootstrap {
         let version = if self.v3.load(Ordering::Relaxed) { 3 } else { 2 };
