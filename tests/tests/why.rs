@@ -69,7 +69,7 @@ async fn a_pod_that_runs(wiring: Wiring) {
     for stage in ["database", "bundle", "shim", "runtime-create", "runtime-start"] {
         has(run, "core", stage);
     }
-    request(&text, &format!("PullImage {BUSYBOX}"));
+    has(request(&text, &format!("PullImage {BUSYBOX}")), "cri", "pull");
     let create = request(&text, "CreateContainer main");
     has(create, "core", "database");
     let start = request(&text, "StartContainer main");

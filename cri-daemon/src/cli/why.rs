@@ -177,6 +177,7 @@ fn words(stage: &Stage) -> String {
     match name {
         "queue" => "its turn".into(),
         "image" => format!("the image {detail}"),
+        "pull" => "the pull".into(),
         "spec" => "the OCI specification".into(),
         "user" => "the users in the image".into(),
         "netns" => "the network namespace".into(),
@@ -234,11 +235,14 @@ mod tests {
     fn the_longest_is_what_no_part_accounts_for() {
         let mut pod = pod();
         assert_eq!(sentence(&pod), "The longest was the start of the shim in RunPodSandbox: 36.0 ms of 70.0 ms.");
-        // A pull has no stages: it is its own.
-        let pull = Request { rpc: "PullImage".into(), subject: "app:1".into(), us: 2_000_000, ..Default::default() };
-        pod.requests.push(pull);
+        let mut pull =
+            Request { rpc: "PullImage".into(), subject: "app:1".into(), us: 2_000_000, ..Default::default() };
+        pod.requests.push(pull.clone());
         let said = sentence(&pod);
         assert_eq!(said, "The longest was PullImage app:1, in nothing that is measured: 2.00 s of 2.07 s.");
+        pull.stages.push(stage(Place::Cri, "pull", 0, 1999));
+        pod.requests[1] = pull;
+        assert_eq!(sentence(&pod), "The longest was the pull in PullImage app:1: 2.00 s of 2.07 s.");
         pod.requests.clear();
         assert!(sentence(&pod).starts_with("Nothing is known"), "{}", sentence(&pod));
     }

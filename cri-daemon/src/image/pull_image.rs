@@ -33,7 +33,11 @@ impl Cri {
         // A kubelet says for which pod it pulls, while the pod's containers wait.
         let start = req.sandbox_config.as_ref().and_then(|pod| self.0.starts.of_pod(pod));
         let request = start.map(|start| start.timeline.request("PullImage", &spec.image, "", came, &self.0.metrics));
-        let pulled = images.pull(reference, credentials, snapshotter).await;
+        let pulled = {
+            // Without parts: others may wait for the same pull.
+            let _stage = request.as_ref().map(|request| request.stage("pull"));
+            images.pull(reference, credentials, snapshotter).await
+        };
         if let (Some(request), Err(e)) = (&request, &pulled) {
             request.failed(e);
         }
