@@ -563,9 +563,6 @@ async fn a_restart_finds_everything_again() {
     rig.events_until("/tasks/exit dies/dies 137").await;
     assert!(matches!(rig.state("dies").await, State::Stopped(exit) if exit.status == 137));
     assert_eq!(rig.wait("dies", "").await, 137);
-    assert_eq!(rig.delete("dies").await.unwrap(), 137);
-    assert_eq!(rig.events_until("/tasks/delete").await.last().unwrap(), "/tasks/delete dies 137");
-    assert_eq!(code(tasks.get(&ns, &name("dies"), "").await), Code::NotFound);
     let info = tasks.get(&ns, &name("running"), "").await.unwrap();
     assert_eq!((info.pid, info.state), (running, State::Running));
     assert!(matches!(rig.state("exits").await, State::Stopped(exit) if exit.status == 9));
@@ -579,6 +576,9 @@ async fn a_restart_finds_everything_again() {
     // Execs of the earlier run are known to the shim; news come on the new socket.
     assert_eq!(rig.wait("running", "e1").await, 6);
     rig.events_until("/tasks/exit running/e1 6").await;
+    assert_eq!(rig.delete("dies").await.unwrap(), 137);
+    assert_eq!(rig.events_until("/tasks/delete").await.last().unwrap(), "/tasks/delete dies 137");
+    assert_eq!(code(tasks.get(&ns, &name("dies"), "").await), Code::NotFound);
     tasks.start(&ns, &name("created"), "").await.unwrap();
     assert_eq!(rig.wait("created", "").await, 4);
     for (id, status) in [("running", 137), ("silent", 137), ("exits", 9), ("created", 4)] {
