@@ -14,7 +14,7 @@ ENGINE ?= runc
 # Inputs of each kind for `make fuzz`.
 FUZZ ?= 1000000
 
-.PHONY: run test test-kubelet fuzz compare steady compare-peer bench deps bins lint clean
+.PHONY: run test test-kubelet fuzz compare steady compare-peer soak bench deps bins lint clean
 
 run: deps
 	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
@@ -53,6 +53,12 @@ compare-peer: deps
 	cargo build --release --bins $(MERGED)
 	deploy/scripts/build-shim target/release
 	target/release/compare-peer --engine $(ENGINE) $(if $(PODS),--pods $(PODS))
+
+# Pods that come and go for MINUTES (30) in WIRING, RATE (200) a minute: no error, nothing left, memory flat.
+soak: deps
+	cargo build --release --bins $(MERGED)
+	deploy/scripts/build-shim target/release
+	target/release/soak --wiring $(WIRING) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE))
 
 bench:
 	cargo bench -p seam-bench

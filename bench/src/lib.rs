@@ -6,14 +6,18 @@
 //! - `bin/compare.rs`: whole pods on real daemons, interleaved over the wirings (`make compare`).
 //! - `bin/steady.rs`: a node at rest, polled as a kubelet polls (`make steady`).
 //! - `bin/compare-peer.rs`: ours against Debian's containerd, in one run (`make compare-peer`).
+//! - `bin/soak.rs`: pods that come and go for half an hour, every answer checked (`make soak`); [`life`] is one of them.
 //! - [`load`]: what the benches on real daemons do to a node; [`node`]: what that costs, read from `/proc`.
-//! - [`bars`]: what is asked of ours beside the peer, and the table that shows it; [`controllers`]: crun's one wish.
+//! - [`bars`]: what is asked of ours beside the peer, and the table that shows it; [`controllers`]: crun's one wish;
+//!   [`engine`]: the OCI runtime.
 //! - [`stats`]: percentiles, and the confidence interval of a difference.
 
 #![forbid(unsafe_code)]
 
 pub mod bars;
 pub mod controllers;
+pub mod engine;
+pub mod life;
 pub mod load;
 pub mod node;
 pub mod stats;

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use e2e::World;
 use e2e::cri::Cri;
 use e2e::pod::container;
 use futures::StreamExt as _;
 use shared_proto::cri::v1::{
-    ListContainerStatsRequest, ListContainersRequest, ListPodSandboxStatsRequest, StatusRequest,
+    ContainerConfig, ListContainerStatsRequest, ListContainersRequest, ListPodSandboxStatsRequest, StatusRequest,
 };
 
 /// A pod with one container that sleeps.
@@ -32,14 +33,20 @@ pub fn millis(start: Instant) -> f64 {
 
 /// Starts one pod with one container.
 pub async fn start(world: &World, name: &str) -> Pod {
-    let (cri, config) = (world.cri(), world.pod(name));
+    let main = container("main", &["sleep", "100000"]);
+    try_start(world, &world.cri(), name, &main).await.unwrap_or_else(|e| panic!("start {name}: {e:?}"))
+}
+
+/// Starts one pod with one container; what exists of it when a call fails, stays.
+pub async fn try_start(world: &World, cri: &Cri, name: &str, main: &ContainerConfig) -> anyhow::Result<Pod> {
+    let config = world.pod(name);
     let clock = Instant::now();
-    let id = cri.run_pod(&config).await;
+    let id = cri.try_run_pod(&config).await.context("RunPodSandbox")?;
     let ran = millis(clock);
-    let container = cri.create(&id, &config, &container("main", &["sleep", "100000"])).await;
+    let container = cri.try_create(&id, &config, main).await.context("CreateContainer")?;
     let created = millis(clock);
-    cri.try_start(&container).await.unwrap_or_else(|e| panic!("start the container of {name}: {e:?}"));
-    Pod { id, container, steps: [ran, created - ran, millis(clock) - created] }
+    cri.try_start(&container).await.context("StartContainer")?;
+    Ok(Pod { id, container, steps: [ran, created - ran, millis(clock) - created] })
 }
 
 /// Starts `pods` pods, some at a time.

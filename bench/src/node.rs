@@ -1,9 +1,11 @@
-//! What a world costs its node, read from `/proc`: CPU and memory of the daemons and of the shims, CPU of all cores.
+//! What a world costs its node, read from `/proc`: CPU, memory, threads and descriptors of the
+//! daemons and of the shims, CPU of all cores; and the room that it takes on disk.
 //!
 //! Memory is in bytes. A shim is told by the name of its executable, wherever that lies: ours and Debian's have the
 //! same. Times come in ticks of 10 ms, so only sums over seconds mean anything.
 
 use std::ops::AddAssign;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -27,6 +29,9 @@ pub struct Usage {
     pub pss: f64,
     /// Memory, shared pages counted in full.
     pub rss: f64,
+    pub threads: usize,
+    /// Open files.
+    pub descriptors: usize,
 }
 
 impl AddAssign for Usage {
@@ -35,6 +40,8 @@ impl AddAssign for Usage {
         self.cpu_seconds += other.cpu_seconds;
         self.pss += other.pss;
         self.rss += other.rss;
+        self.threads += other.threads;
+        self.descriptors += other.descriptors;
     }
 }
 
@@ -54,12 +61,34 @@ pub fn shim_binary(world: &World) -> Option<String> {
     Some(std::fs::read_link(format!("/proc/{pid}/exe")).ok()?.display().to_string())
 }
 
+/// How many shims there are, while they come and go.
+pub fn shims_alive(world: &World) -> usize {
+    shim_pids(world).len()
+}
+
+/// The shim of a pod, which names it on its command line.
+pub fn shim_of(world: &World, pod: &str) -> anyhow::Result<i32> {
+    let found = world.processes().into_iter().find(|(pid, line)| line.contains(pod) && is_shim(*pid));
+    Ok(found.with_context(|| format!("no shim of pod {pod}"))?.0)
+}
+
+/// Bytes on disk below a folder, without what is mounted there. What vanishes meanwhile counts as nothing.
+pub fn disk(dir: &Path) -> u64 {
+    let Ok(own) = dir.symlink_metadata() else { return 0 };
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let below = entries.filter_map(|entry| {
+        let meta = entry.path().symlink_metadata().ok().filter(|meta| meta.dev() == own.dev())?;
+        Some(if meta.is_dir() { disk(&entry.path()) } else { meta.blocks() * 512 })
+    });
+    own.blocks() * 512 + below.sum::<u64>()
+}
+
 fn shim_pids(world: &World) -> Vec<i32> {
-    let is_shim = |pid: i32| {
-        let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
-        exe.is_ok_and(|exe| is_named(&exe, SHIM))
-    };
     world.processes().into_iter().map(|(pid, _)| pid).filter(|pid| is_shim(*pid)).collect()
+}
+
+fn is_shim(pid: i32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| is_named(&exe, SHIM))
 }
 
 /// Whether an executable, which may have been replaced on disk meanwhile, has this file name.
@@ -77,8 +106,15 @@ fn usage(pids: &[i32]) -> anyhow::Result<Usage> {
 
 fn of(pid: i32) -> anyhow::Result<Usage> {
     let memory = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let cpu_seconds = process_seconds(&std::fs::read_to_string(format!("/proc/{pid}/stat"))?)?;
-    Ok(Usage { processes: 1, cpu_seconds, pss: kib(&memory, "Pss:")? * 1024.0, rss: kib(&memory, "Rss:")? * 1024.0 })
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(Usage {
+        processes: 1,
+        cpu_seconds: process_seconds(&stat)?,
+        pss: kib(&memory, "Pss:")? * 1024.0,
+        rss: kib(&memory, "Rss:")? * 1024.0,
+        threads: field(&stat, THREADS)? as usize,
+        descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+    })
 }
 
 /// CPU that this process has used.
@@ -93,10 +129,17 @@ pub fn machine_seconds() -> anyhow::Result<f64> {
 
 /// User and system time of a `/proc/PID/stat`.
 fn process_seconds(stat: &str) -> anyhow::Result<f64> {
+    Ok((field(stat, UTIME)? + field(stat, STIME)?) / TICKS)
+}
+
+/// Fields of a `/proc/PID/stat`, counted from the state, which is the first one after the name.
+const UTIME: usize = 11;
+const STIME: usize = 12;
+const THREADS: usize = 17;
+
+fn field(stat: &str, at: usize) -> anyhow::Result<f64> {
     let after_name = stat.rsplit(')').next().context("no name in stat")?;
-    let words: Vec<&str> = after_name.split_whitespace().collect();
-    let ticks = |at: usize| anyhow::Ok(words.get(at).context("a short stat")?.parse::<f64>()?);
-    Ok((ticks(11)? + ticks(12)?) / TICKS)
+    Ok(after_name.split_whitespace().nth(at).context("a short stat")?.parse()?)
 }
 
 /// user, nice, system, irq and softirq of the first line of a `/proc/stat`. Guests' time is in user's already; what
@@ -123,6 +166,7 @@ mod tests {
     fn a_process_with_a_bad_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 9 9 20 0 1 0 100 0 0";
         assert_eq!(process_seconds(stat).unwrap(), 2.0);
+        assert_eq!(field(stat, THREADS).unwrap(), 1.0);
         assert!(process_seconds("7 (a) S 1").is_err());
     }
 

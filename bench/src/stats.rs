@@ -1,4 +1,4 @@
-//! Percentiles, and the confidence interval of a difference.
+//! Percentiles, growth over time, and the confidence interval of a difference.
 //!
 //! Samples of two wirings are taken in turn, so pairs share the machine's mood: the difference is computed pair by
 //! pair. Its interval comes from a bootstrap over the pairs' median, with a fixed seed, so that the same samples give
@@ -12,6 +12,15 @@ pub fn percentile(samples: &[f64], p: f64) -> f64 {
         0 => 0.0,
         n => sorted[((p * n as f64).ceil() as usize).clamp(1, n) - 1],
     }
+}
+
+/// How much larger the median of the last five samples is than that of the third to the seventh, as a share of it: what
+/// comes before has not settled. None where the two would overlap.
+pub fn growth(samples: &[f64]) -> Option<f64> {
+    let early = samples.get(2..7)?;
+    let late = &samples[samples.len() - 5..];
+    let settled = percentile(early, 0.5);
+    (samples.len() >= 12).then(|| percentile(late, 0.5) / settled - 1.0)
 }
 
 /// The median of the pairwise differences, with its 95 % confidence interval.
@@ -69,6 +78,14 @@ mod tests {
         assert_eq!(percentile(&samples, 0.99), 99.0);
         assert_eq!(percentile(&[3.0], 0.99), 3.0);
         assert_eq!(percentile(&[], 0.5), 0.0);
+    }
+
+    #[test]
+    fn growth_counts_from_the_third_sample() {
+        let mut samples = vec![1.0, 5.0, 10.0, 10.0, 10.0, 10.0, 99.0, 10.0, 11.0, 11.0, 11.0];
+        assert_eq!(growth(&samples), None);
+        samples.push(10.0);
+        assert!((growth(&samples).unwrap() - 0.1).abs() < 1e-9);
     }
 
     #[test]

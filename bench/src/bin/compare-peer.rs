@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use e2e::config::Options;
 use e2e::{Wiring, World};
 use seam_bench::bars::{self, Sample};
 use seam_bench::controllers::Freed;
+use seam_bench::engine::Engine;
 use seam_bench::{load, node};
 
 /// The three sides, measured in turn.
@@ -37,29 +38,6 @@ struct Args {
     /// Write the raw samples here
     #[arg(long)]
     json: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Engine {
-    Runc,
-    Crun,
-}
-
-impl Engine {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Runc => "runc",
-            Self::Crun => "crun",
-        }
-    }
-
-    /// The binary, as both configurations name it: by its whole path.
-    fn binary(self) -> anyhow::Result<PathBuf> {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let dirs = std::env::split_paths(&path).chain(["/usr/bin", "/usr/sbin"].map(PathBuf::from));
-        let found = dirs.map(|dir| dir.join(self.name())).find(|file| file.is_file());
-        found.with_context(|| format!("there is no {}: install it", self.name()))
-    }
 }
 
 const PEER: &str = "containerd";
