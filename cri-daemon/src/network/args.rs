@@ -85,6 +85,24 @@ pub(super) fn check(pod: &PodNetwork) -> Result<(), NetworkError> {
             return Err(NetworkError::Bandwidth { annotation: annotation.to_owned(), value: value.clone() });
         }
     }
+    pod.port_mappings.iter().enumerate().try_for_each(|(index, mapping)| check_mapping(index, mapping))
+}
+
+/// A plugin would forward another port than the one that was meant, or say something that nobody understands.
+fn check_mapping(index: usize, mapping: &v1::PortMapping) -> Result<(), NetworkError> {
+    let wrong = |field, value, problem| Err(NetworkError::PortMapping { index, field, value, problem });
+    for (field, port) in [("container_port", mapping.container_port), ("host_port", mapping.host_port)] {
+        // Without a host port there is nothing to map; kubelets list such ports as well.
+        if !(0..=i32::from(u16::MAX)).contains(&port) {
+            return wrong(field, port.to_string(), "is not between 0 and 65535");
+        }
+    }
+    if v1::Protocol::try_from(mapping.protocol).is_err() {
+        return wrong("protocol", mapping.protocol.to_string(), "is no protocol's number");
+    }
+    if !mapping.host_ip.is_empty() && mapping.host_ip.parse::<std::net::IpAddr>().is_err() {
+        return wrong("host_ip", format!("{:?}", mapping.host_ip), "is no address");
+    }
     Ok(())
 }
 

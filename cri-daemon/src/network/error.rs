@@ -24,6 +24,8 @@ pub enum NetworkError {
     BadResult { network: String, plugin: String, command: &'static str, problem: String },
     #[error("annotation {annotation:?}: {value:?} is no bandwidth from 1k to 1P bits per second")]
     Bandwidth { annotation: String, value: String },
+    #[error("port_mappings[{index}].{field}: {value} {problem}")]
+    PortMapping { index: usize, field: &'static str, value: String, problem: &'static str },
     #[error("network {network:?} gave the pod no address on {interface}")]
     NoAddress { network: String, interface: String },
     #[error("network result {path}: {source}")]
@@ -61,7 +63,9 @@ impl NetworkError {
         match self {
             NetworkError::NoConfig { .. } => Code::Unavailable,
             NetworkError::Deadline { .. } => Code::DeadlineExceeded,
-            NetworkError::Cidr { .. } | NetworkError::Bandwidth { .. } => Code::InvalidArgument,
+            NetworkError::Cidr { .. } | NetworkError::Bandwidth { .. } | NetworkError::PortMapping { .. } => {
+                Code::InvalidArgument
+            }
             // The first is what went wrong, the others what could not be taken back because of it.
             NetworkError::Several(all) => all.first().map_or(Code::Internal, NetworkError::code),
             NetworkError::Config { .. }

@@ -98,6 +98,11 @@ pub enum NetworkStatus {
     NotReady(String),
 }
 
+/// Refuses what no plugin could be told rightly. For a pod with a network of its own, before anything of it is made.
+pub fn check(pod: &PodNetwork) -> Result<(), NetworkError> {
+    args::check(pod)
+}
+
 impl Network {
     /// `cache_dir` is [`CACHE_DIR`] outside of tests; results go to its `results` folder.
     pub fn new(cni: &shared_config::Cni, cache_dir: &Path, metrics: Metrics) -> Self {
@@ -122,8 +127,14 @@ impl Network {
 
     /// Gives the pod its network. On an error everything is taken back first.
     pub async fn setup(&self, pod: &PodNetwork) -> Result<Setup, NetworkError> {
-        args::check(pod)?;
-        let loaded = self.load().await?;
+        let loaded = match self.prepare(pod).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                // No plugin has run, so none has anything to take back.
+                self.taken_back().insert(pod.id.clone());
+                return Err(error);
+            }
+        };
         match self.add_all(pod, &loaded.lists).await {
             Ok((result, ips)) => Ok(Setup { ips, result }),
             Err(error) => match self.teardown(pod).await {
@@ -134,6 +145,20 @@ impl Network {
                 Err(also) => Err(NetworkError::Several(vec![error, also])),
             },
         }
+    }
+
+    /// The networks for a pod, with every plugin that it needs in place.
+    async fn prepare(&self, pod: &PodNetwork) -> Result<Arc<Loaded>, NetworkError> {
+        check(pod)?;
+        let loaded = self.load().await?;
+        let (lists, bin_dirs, all) = (loaded.clone(), self.cni.bin_dirs.clone(), args::capabilities(pod));
+        let look = move || {
+            let plugins = lists.lists.iter().flat_map(|list| &list.plugins);
+            let mut needed = plugins.filter(|plugin| args::runtime_config(plugin, &all).is_some());
+            needed.try_for_each(|plugin| plugin::find(config::kind(plugin), &bin_dirs).map(drop))
+        };
+        shared_sys::blocking(look).await?;
+        Ok(loaded)
     }
 
     /// Several networks are set up side by side, unless they are to be set up one after the other. All have ended,

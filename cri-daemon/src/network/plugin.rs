@@ -114,8 +114,9 @@ impl Call<'_> {
         })
     }
 
+    /// A DEL that succeeds has no result, whatever the plugin prints.
     fn result(&self, out: &[u8]) -> Result<Value, NetworkError> {
-        if out.trim_ascii().is_empty() {
+        if out.trim_ascii().is_empty() || self.command == "DEL" {
             return Ok(Value::Null);
         }
         serde_json::from_slice(out).map_err(|e| NetworkError::BadResult {

@@ -322,7 +322,7 @@ echo '{"cniVersion":"1.0.0","interfaces":[{"name":"'$CNI_IFNAME'","sandbox":"/ns
 }
 
 #[tokio::test]
-async fn a_limit_that_can_not_be_read_is_refused_before_anything_is_done() {
+async fn limits_and_ports_that_are_none_are_refused_before_anything_is_done() {
     let world = world();
     world.plugin("one", "echo $CNI_COMMAND >>$LOG");
     world.conf("1.conf", r#"{"cniVersion":"1.0.0","name":"n","type":"one"}"#);
@@ -331,6 +331,19 @@ async fn a_limit_that_can_not_be_read_is_refused_before_anything_is_done() {
     let error = shared_proto::Error::from(world.network.setup(&pod).await.unwrap_err());
     assert_eq!(error.code, shared_proto::Code::InvalidArgument);
     assert!(error.message.contains("egress-bandwidth") && error.message.contains("10 Mbit"), "{error}");
+    pod.annotations.clear();
+    let good = v1::PortMapping { container_port: 80, host_port: 8080, ..Default::default() };
+    for (wrong, names) in [
+        (v1::PortMapping { host_port: 65_536, ..good.clone() }, "port_mappings[1].host_port: 65536"),
+        (v1::PortMapping { container_port: -1, ..good.clone() }, "port_mappings[1].container_port: -1"),
+        (v1::PortMapping { protocol: 3, ..good.clone() }, "port_mappings[1].protocol: 3"),
+        (v1::PortMapping { host_ip: "localhost".into(), ..good.clone() }, "port_mappings[1].host_ip: \"localhost\""),
+    ] {
+        pod.port_mappings = vec![v1::PortMapping { host_ip: "::1".into(), ..good.clone() }, wrong];
+        let error = shared_proto::Error::from(world.network.setup(&pod).await.unwrap_err());
+        assert_eq!(error.code, shared_proto::Code::InvalidArgument);
+        assert!(error.message.starts_with(names), "{error}");
+    }
     assert_eq!(world.log(), "");
 }
 

@@ -166,6 +166,9 @@ impl Inner {
             phase: Phase::Creating,
             updated_resources: None,
         };
+        if !record.host_network() {
+            crate::network::check(&record.network())?;
+        }
         let sandbox = Arc::new(Sandbox::begun(record, snapshotter, State::Creating, start));
         self.sandboxes.insert(sandbox.clone());
         Ok(sandbox)
