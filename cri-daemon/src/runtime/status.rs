@@ -29,11 +29,12 @@ impl Cri {
             status: Some(v1::RuntimeStatus { conditions }),
             info,
             runtime_handlers: self.handlers(),
-            features: Some(v1::RuntimeFeatures::default()),
+            features: Some(features()),
         })
     }
 
-    /// The configured handlers, and the one without a name, which is the default.
+    /// The configured handlers, and the one without a name, which is the default. None of them has user namespaces or
+    /// mounts that are read-only all the way down.
     fn handlers(&self) -> Vec<v1::RuntimeHandler> {
         let names = std::iter::once("").chain(self.0.config.runtime.runtimes.keys().map(String::as_str));
         let features = Some(v1::RuntimeHandlerFeatures::default());
@@ -72,6 +73,11 @@ impl Cri {
             .collect();
         json!({ "wiring": self.0.wiring.name(), "samples": samples })
     }
+}
+
+/// What the kubelet sends a pod here for, or not: a feature that is promised is kept, see `spec/`.
+fn features() -> v1::RuntimeFeatures {
+    v1::RuntimeFeatures { supplemental_groups_policy: true, user_namespaces_host_network: false }
 }
 
 /// What became of reading the configuration, in containerd's words.
