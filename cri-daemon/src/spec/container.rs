@@ -7,7 +7,7 @@ use super::lsm::Wanted;
 use super::namespaces::{self, Modes};
 use super::paths::Paths;
 use super::{ContainerInput, SpecError, VERSION, VERSION_UNIFIED};
-use super::{annotations, apparmor, capabilities, cgroup, devices, mounts, process, resources, seccomp};
+use super::{annotations, apparmor, capabilities, cgroup, devices, mounts, not_offered, process, resources, seccomp};
 
 const SECURITY: &str = "linux.security_context";
 
@@ -28,9 +28,7 @@ pub fn container(input: &ContainerInput) -> Result<Spec, SpecError> {
         let problem = "a privileged container needs a privileged pod sandbox";
         return Err(SpecError::invalid(format!("{SECURITY}.privileged"), problem));
     }
-    if !config.cdi_devices.is_empty() {
-        return Err(SpecError::Unsupported("CDI_devices".into()));
-    }
+    not_offered::check(input)?;
     if !input.runtime.base_runtime_spec.is_empty() {
         return Err(SpecError::Unsupported("the runtime handler's base_runtime_spec".into()));
     }

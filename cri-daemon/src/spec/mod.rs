@@ -18,6 +18,7 @@ mod files;
 mod lsm;
 mod mounts;
 mod namespaces;
+mod not_offered;
 mod paths;
 mod process;
 mod propagation;

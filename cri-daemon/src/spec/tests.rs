@@ -360,6 +360,10 @@ fn refusals_name_the_field() {
     assert!(mount(&|m| m.propagation = 9).starts_with("mounts[0].propagation:"));
     assert!(refused(&|c| security(c).privileged = true).contains("needs a privileged pod sandbox"));
     assert!(refused(&|c| c.cdi_devices = vec![Default::default()]).contains("CDI_devices"));
+    for key in ["cdi.k8s.io/gpu", "io.kubernetes.cri.blockio-class", "io.kubernetes.cri.rdt-class"] {
+        let annotated = refused(&|c| drop(c.annotations.insert(key.into(), "gold".into())));
+        assert!(annotated.starts_with(&format!("annotation {key:?}")), "{annotated}");
+    }
     assert!(refused(&|c| c.command.clear()).starts_with("command:"));
     assert!(
         refused(&|c| c.devices = vec![v1::Device { host_path: "/dev/none".into(), ..Default::default() }])
