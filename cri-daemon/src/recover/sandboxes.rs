@@ -1,7 +1,9 @@
 //! Sandboxes after a restart.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use shared_proto::Result;
 use shared_proto::containerd::containers::Container as Stored;
 use shared_proto::containerd::task_types::Process;
@@ -114,6 +116,14 @@ fn read(stored: &Stored) -> Result<Record, RecordError> {
     Ok(record)
 }
 
+/// Where the network namespace of a sandbox is, as its spec says. Without it the address would never be given back.
+fn netns(stored: &Stored) -> PathBuf {
+    let spec: Option<Spec> = stored.spec.as_ref().and_then(|any| serde_json::from_slice(&any.value).ok());
+    let namespaces = spec.and_then(|spec| spec.linux().as_ref()?.namespaces().clone()).unwrap_or_default();
+    let network = namespaces.into_iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network);
+    network.and_then(|namespace| namespace.path().clone()).unwrap_or_default()
+}
+
 /// What the kubelet is shown of a sandbox whose record can't be read: what its labels say.
 fn stand_in(stored: &Stored) -> Record {
     let label = |key: &str| stored.labels.get(&format!("io.kubernetes.pod.{key}")).cloned().unwrap_or_default();
@@ -125,7 +135,7 @@ fn stand_in(stored: &Stored) -> Record {
         id: stored.id.clone(),
         name: stored.id.clone(),
         config: v1::PodSandboxConfig { metadata: Some(metadata), labels, ..Default::default() },
-        netns: Default::default(),
+        netns: netns(stored),
         ip: String::new(),
         additional_ips: Vec::new(),
         runtime_handler: String::new(),
@@ -155,6 +165,21 @@ mod tests {
         let gone = Fate::Is(State::NotReady { network: Leftover::Maybe });
         assert_eq!(decide(Phase::Made, Ok(None)), gone);
         assert_eq!(decide(Phase::Failed, Ok(None)), gone);
+    }
+
+    #[test]
+    fn the_spec_tells_what_the_record_can_not() {
+        let stored = |text: &str| {
+            let spec = Some(shared_proto::any::raw(shared_proto::any::SPEC, text));
+            Stored { id: "s".into(), spec, ..Default::default() }
+        };
+        let netns = |text: &str| stand_in(&stored(text)).netns;
+        let spec =
+            r#"{"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/n"}]}}"#;
+        assert_eq!(netns(spec), PathBuf::from("/n"));
+        for without in [r#"{"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "pid"}]}}"#, "{", ""] {
+            assert_eq!(netns(without), PathBuf::new(), "{without}");
+        }
     }
 
     #[test]
