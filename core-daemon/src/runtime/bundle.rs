@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A bundle is first renamed to `.<id>` and then removed, so a half-removed one is never taken for a task.
-//! Nothing below a mount is ever removed: `rootfs` is unmounted and must then be empty.
+//! Nothing below a mount is ever removed: `rootfs` is unmounted first. Of a container that came without a root file
+//! system, the engine leaves a few folders in it; they go when the kernel says that nothing is mounted below.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -176,7 +177,7 @@ impl Bundle {
     fn remove_bundle(&self) -> Result<(), RuntimeError> {
         let rootfs = self.path.join("rootfs");
         absent(mount::unmount(&rootfs)).map_err(|source| self.error("unmount rootfs", source))?;
-        absent(fs::remove_dir(&rootfs)).map_err(|source| self.error("remove rootfs", source))?;
+        absent(remove_unmounted(&rootfs)).map_err(|source| self.error("remove rootfs", source))?;
         let hidden = self.path.with_file_name(format!(".{}", self.id));
         absent(fs::remove_dir_all(&hidden)).map_err(|source| self.error("remove", source))?;
         absent(fs::rename(&self.path, &hidden)).map_err(|source| self.error("rename", source))?;
@@ -186,6 +187,19 @@ impl Bundle {
     fn error(&self, doing: &'static str, source: io::Error) -> RuntimeError {
         RuntimeError::Bundle { path: self.path.clone(), doing, source }
     }
+}
+
+/// Removes a folder with what is in it, but not with what is mounted in it.
+fn remove_unmounted(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+        outcome => return outcome,
+    }
+    let below = |line: &str| line.split(' ').nth(4).is_some_and(|place| Path::new(place).starts_with(dir));
+    if fs::read_to_string("/proc/self/mountinfo")?.lines().any(below) {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "something is mounted in it"));
+    }
+    fs::remove_dir_all(dir)
 }
 
 /// What is not there needs no removal.
@@ -234,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn strays_are_removed_and_a_filled_rootfs_is_not() {
+    fn strays_are_removed_but_nothing_that_is_mounted() {
         let (_dir, layout) = scratch();
         let made = bundle(&layout, "one");
         made.create(b"{}", Path::new("/bin/shim"), 0).unwrap();
@@ -243,8 +257,19 @@ mod tests {
         assert_eq!(layout.scan().len(), 1);
         assert!(!layout.root.join("ns/stray").exists() && !layout.state.join("ns/.half").exists());
 
-        fs::write(made.path.join("rootfs/precious"), "x").unwrap();
-        assert!(made.remove().unwrap_err().to_string().contains("rootfs"));
-        assert!(made.path.join("rootfs/precious").exists());
+        // What an engine leaves in a root file system that is not mounted, and something that is.
+        let (dev, within) = (made.path.join("rootfs/dev"), made.path.join("rootfs/within"));
+        for dir in [&dev, &within] {
+            fs::create_dir(dir).unwrap();
+        }
+        fs::write(dev.join("null"), "").unwrap();
+        let tmpfs = mount::Mount { kind: "tmpfs".into(), source: "t".into(), ..Default::default() };
+        mount::mount_all(&[tmpfs], &within).unwrap();
+        fs::write(within.join("precious"), "x").unwrap();
+        assert!(made.remove().unwrap_err().to_string().contains("mounted"));
+        assert!(within.join("precious").exists() && dev.exists());
+        mount::unmount(&within).unwrap();
+        made.remove().unwrap();
+        assert!(!made.path.exists());
     }
 }

@@ -20,6 +20,12 @@ pub enum RuntimeError {
     Finished { id: String, exec: String },
     #[error("task {id:?} must be stopped before deletion: it is {state}")]
     NotStopped { id: String, state: &'static str },
+    #[error("task {id:?}: process {exec:?} must be stopped before deletion: it is {state}")]
+    ExecNotStopped { id: String, exec: String, state: &'static str },
+    #[error("task {id:?}: process {exec:?} can't be started: it is {state} already")]
+    Started { id: String, exec: String, state: &'static str },
+    #[error("task {id:?}: no signal has the number {signal}")]
+    Signal { id: String, signal: u32 },
     #[error("container {id:?}: malformed spec: {source}")]
     Spec { id: String, source: serde_json::Error },
     #[error("runtime {name:?}: {reason}")]
@@ -57,10 +63,13 @@ impl From<RuntimeError> for Error {
                 Code::NotFound
             }
             RuntimeError::Exists { .. } => Code::AlreadyExists,
-            RuntimeError::NotStopped { .. } => Code::FailedPrecondition,
-            RuntimeError::Spec { .. } | RuntimeError::Runtime { .. } | RuntimeError::NoBinary { .. } => {
-                Code::InvalidArgument
+            RuntimeError::NotStopped { .. } | RuntimeError::ExecNotStopped { .. } | RuntimeError::Started { .. } => {
+                Code::FailedPrecondition
             }
+            RuntimeError::Signal { .. }
+            | RuntimeError::Spec { .. }
+            | RuntimeError::Runtime { .. }
+            | RuntimeError::NoBinary { .. } => Code::InvalidArgument,
             RuntimeError::Bundle { .. } => Code::Internal,
             RuntimeError::Launch { .. } => Code::Unknown,
             RuntimeError::LaunchDeadline { .. } => Code::DeadlineExceeded,

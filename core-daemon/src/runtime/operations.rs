@@ -19,6 +19,9 @@ use crate::stages;
 /// How long the shim's event of an exit may take before we publish the exit ourselves.
 const EVENT_GRACE: Duration = Duration::from_secs(5);
 
+/// The highest number of a signal, a real-time one.
+const MAX_SIGNAL: u32 = 64;
+
 /// An exec to be added to a task.
 #[derive(Debug, Clone, Default)]
 pub struct Exec {
@@ -48,6 +51,16 @@ impl Tasks {
     /// Starts the init process, or an exec. Answers its process id.
     pub async fn start(&self, ns: &Namespace, id: &Id, exec: &str) -> Result<u32, RuntimeError> {
         let task = self.0.registry.get(ns, id)?;
+        // The shim's own refusal has no code of its own.
+        if let Some(state) = task.with(exec, |process| process.sure.then(|| process.state())).flatten() {
+            match state {
+                State::Created | State::Unknown => {}
+                State::Running | State::Paused | State::Stopped(_) => {
+                    let (id, exec) = (id.to_string(), exec.to_owned());
+                    return Err(RuntimeError::Started { id, exec, state: state.name() });
+                }
+            }
+        }
         let request = shim::StartRequest { id: id.to_string(), exec_id: exec.to_owned() };
         let began = Instant::now();
         let started = call(&task, "Start", &request, deadline::RUN);
@@ -87,6 +100,9 @@ impl Tasks {
             return Err(RuntimeError::Finished { id: id.to_string(), exec: kill.exec });
         }
         let Kill { exec, signal, all } = kill;
+        if signal > MAX_SIGNAL {
+            return Err(RuntimeError::Signal { id: id.to_string(), signal });
+        }
         let request = shim::KillRequest { id: id.to_string(), exec_id: exec, signal, all };
         call(&task, "Kill", &request, deadline::QUICK).await
     }
@@ -112,6 +128,14 @@ impl Tasks {
     /// Forgets an exec that has ended or was never started.
     pub async fn delete_process(&self, ns: &Namespace, id: &Id, exec: &str) -> Result<Exit, RuntimeError> {
         let task = self.0.registry.get(ns, id)?;
+        if let Some(State::Running | State::Paused) = task.state(exec) {
+            // The news of its exit may still be on its way.
+            self.0.ask(&task, exec).await?;
+            if let Some(state @ (State::Running | State::Paused)) = task.state(exec) {
+                let (id, exec) = (id.to_string(), exec.to_owned());
+                return Err(RuntimeError::ExecNotStopped { id, exec, state: state.name() });
+            }
+        }
         let exit = self.0.delete_process_at(&task, exec).await?;
         // Whoever still waits learns the status before the process is forgotten.
         task.exited(exec, exit);
@@ -147,6 +171,10 @@ impl Tasks {
 
     pub async fn close_io(&self, ns: &Namespace, id: &Id, exec: &str, stdin: bool) -> Result<(), RuntimeError> {
         let task = self.0.registry.get(ns, id)?;
+        // Of a process that it does not know the shim says so without a code.
+        if task.state(exec).is_none() {
+            self.0.ask(&task, exec).await?;
+        }
         let request = shim::CloseIoRequest { id: id.to_string(), exec_id: exec.to_owned(), stdin };
         call(&task, "CloseIO", &request, deadline::QUICK).await
     }
