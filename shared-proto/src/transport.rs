@@ -2,6 +2,7 @@
 //!
 //! Both give an ordinary gRPC channel, so that the wirings `split` and `loopback` differ in nothing but the transport.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -24,7 +25,10 @@ pub fn unix(path: impl AsRef<Path>) -> Channel {
     let path: PathBuf = path.as_ref().to_owned();
     endpoint().connect_with_connector_lazy(service_fn(move |_| {
         let path = path.clone();
-        async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        async move {
+            let named = |e: io::Error| io::Error::new(e.kind(), format!("connect to {}: {e}", path.display()));
+            Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(&path).await.map_err(named)?))
+        }
     }))
 }
 
@@ -43,7 +47,7 @@ pub async fn pipe() -> Result<(Channel, tokio::io::DuplexStream)> {
     let client = Mutex::new(Some(client));
     let connector = service_fn(move |_| {
         let end = client.lock().expect("pipe lock").take();
-        async move { end.map(TokioIo::new).ok_or_else(|| std::io::Error::other("the in-process pipe is closed")) }
+        async move { end.map(TokioIo::new).ok_or_else(|| io::Error::other("the in-process pipe is closed")) }
     });
     Ok((endpoint().connect_with_connector_lazy(connector), server))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use shared_proto::containerd::transfer::{TransferOptions, TransferRequest};
 use shared_proto::containerd::transfer_types as t;
+use shared_proto::errdefs::ResultExt as _;
 use shared_proto::{Context, Core, Result, any};
 use tokio::time::Instant;
 
@@ -30,10 +31,11 @@ pub struct Pull {
     pub patience: Duration,
 }
 
-/// Returns when the image is recorded under its reference and unpacked.
+/// Returns when the image is recorded under its reference and unpacked. The core names the image in what it says itself.
 pub async fn pull(core: &Core, cx: &Context, pull: &Pull) -> Result<()> {
-    let (mut progress, mut questions) =
-        futures::try_join!(Named::open(core, cx, "progress"), Named::open(core, cx, "credentials"))?;
+    let named = || format!("pull {}", pull.reference);
+    let streams = futures::try_join!(Named::open(core, cx, "progress"), Named::open(core, cx, "credentials"));
+    let (mut progress, mut questions) = streams.with_context(named)?;
     let transfer = core.transfer.transfer(cx, request(pull, &progress.id, &questions.id));
     tokio::pin!(transfer);
 
@@ -41,7 +43,11 @@ pub async fn pull(core: &Core, cx: &Context, pull: &Pull) -> Result<()> {
     let (mut progress_open, mut questions_open) = (true, true);
     loop {
         tokio::select! {
-            done = &mut transfer => return done,
+            done = &mut transfer => return match done {
+                // Perhaps it could not say anything any more.
+                Err(e) if e.is_transient() => Err(e.context(named())),
+                done => done,
+            },
             report = progress.next(), if progress_open => match report {
                 Some(Ok(report)) => watch.note(&any::unpack(&report)?),
                 // The transfer itself will say what happened to the core.
