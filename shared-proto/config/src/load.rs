@@ -432,6 +432,18 @@ stream_idle_timeout = "1m30s"
         );
     }
 
+    /// Features of containerd that are not offered: the file works, and says what of it does not.
+    #[test]
+    fn what_is_not_offered_is_named() {
+        let (_, warnings) = parsed(
+            "[plugins.\"io.containerd.grpc.v1.cri\"]\nenable_cdi = true\nenable_criu = true\n\
+             [plugins.\"io.containerd.nri.v1.nri\"]\ndisable = false\n",
+        );
+        let shown: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        let of = |line: u8, key: &str| format!("c.toml:{line}: unknown key \"plugins.io.containerd.{key}\" is ignored");
+        assert_eq!(shown, [of(2, "grpc.v1.cri.enable_cdi"), of(3, "grpc.v1.cri.enable_criu"), of(4, "nri.v1.nri")]);
+    }
+
     #[test]
     fn wrong_types_and_values_are_errors_with_their_line() {
         assert!(refused("root = \"/r\"\nstate = 5\n").starts_with("c.toml:2: "));
