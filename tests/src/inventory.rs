@@ -112,17 +112,10 @@ impl World {
         for (socket, id) in self.shim_sockets() {
             all.insert(format!("shim socket {} of {id}", socket.display()));
         }
-        // Rules name the network or an address of it.
-        let start = |subnet: String, end: &str| subnet.trim_end_matches(end).to_owned();
-        let (four, six) = (start(self.slot.subnet(), "0/24"), start(self.slot.subnet6(), ":/64"));
-        let ours = [format!("\"{network}\""), format!("name: \\\"{network}\\\""), four, six];
-        for program in ["iptables-save", "ip6tables-save"] {
-            let rules = std::process::Command::new(program).output().unwrap_or_else(|e| panic!("run {program}: {e}"));
-            for line in String::from_utf8_lossy(&rules.stdout).lines() {
-                if line.starts_with("-A") && ours.iter().any(|ours| line.contains(ours)) {
-                    all.insert(format!("{program} {line}"));
-                }
-            }
+        for program in ["iptables", "ip6tables"] {
+            all.extend(
+                crate::leftovers::rules(program, &self.slot).iter().map(|rule| format!("{program}-save {}", rule.line)),
+            );
         }
     }
 

@@ -5,7 +5,7 @@
 //! `docker.io`. Two worlds share nothing, so tests run side by side. Every suite is one script, run in each wiring by
 //! [`wirings!`]. What a test leaves behind is found by [`inventory`].
 //!
-//! - [`slot`]: a number that no other living world has: bridge name, subnet, cgroup.
+//! - [`slot`]: a number that no other living world has: bridge name, subnet, cgroup; [`leftovers`] of its last owner.
 //! - [`world`]: start, stop, kill, switch; [`config`] writes its files; [`daemon`] owns one process.
 //! - [`image`], [`fixtures`], [`registry`]: images made at run time, and where they are pulled from.
 //! - [`faulty`]: a registry that fails in the ways that registries fail.
@@ -35,6 +35,7 @@ pub mod image;
 pub mod inventory;
 pub mod kubectl;
 pub mod kubelet;
+pub mod leftovers;
 pub mod logs;
 pub mod pod;
 pub mod random;

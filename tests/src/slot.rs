@@ -64,9 +64,7 @@ impl Slot {
             // Fails only when the bridge vanished meanwhile.
             let _ = Command::new("ip").args(["link", "del", "dev", &bridge]).output();
         }
-        for (program, subnet) in [("iptables", self.subnet()), ("ip6tables", self.subnet6())] {
-            remove_rules(program, &subnet);
-        }
+        crate::leftovers::remove(self);
         for cgroup in self.cgroups() {
             remove_cgroup(&cgroup);
         }
@@ -76,17 +74,6 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.clean();
-    }
-}
-
-/// Deletes what the plugin `firewall` allowed the addresses of a killed world.
-fn remove_rules(program: &str, subnet: &str) {
-    let start = subnet.trim_end_matches("0/24").trim_end_matches(":/64");
-    let listed = Command::new(program).args(["-w", "-S", "CNI-FORWARD"]).output();
-    let listed = listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    for rule in listed.lines().filter(|rule| rule.contains(&format!(" {start}"))) {
-        let delete = rule.replacen("-A", "-D", 1);
-        let _ = Command::new(program).arg("-w").args(delete.split(' ')).output();
     }
 }
 

@@ -104,9 +104,7 @@ fn queue(interface: &str) -> String {
 
 /// The interface that the bandwidth plugin makes to delay what a pod sends.
 fn ifb(world: &World, pod: &str) -> String {
-    use sha2::Digest as _;
-    let hash = sha2::Sha512::digest(format!("{}{pod}", world.slot.name()));
-    format!("bwp{}", &hex::encode(hash)[..12])
+    e2e::leftovers::delaying_link(&world.slot.name(), pod)
 }
 
 async fn both_families_and_every_plugin(wiring: Wiring) {
