@@ -73,6 +73,14 @@ calls! {
     images: try_image_fs_info, image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
 }
 
+/// A call that must be refused: with this code, and a message that names the thing.
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(what: &str, answer: Answer<T>, code: tonic::Code, names: &str) {
+    let status = answer.expect_err(what);
+    assert_eq!(status.code(), code, "{what}: {status:?}");
+    assert!(status.message().contains(names), "{what}: the message does not name {names:?}: {status:?}");
+}
+
 /// The image spec of a reference.
 pub fn image(reference: &str) -> ImageSpec {
     ImageSpec { image: reference.into(), ..Default::default() }

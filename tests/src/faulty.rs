@@ -109,6 +109,14 @@ impl Faulty {
         }
     }
 
+    /// Answers this text, whatever it is, to who asks for a manifest.
+    pub fn add_manifest(&self, repository: &str, tag: &str, media_type: &str, text: Vec<u8>) {
+        let (mut state, blob) = (self.state.lock().expect("lock"), Blob::new(text));
+        for key in [format!("{repository}:{tag}"), format!("{repository}@{}", blob.digest)] {
+            state.manifests.insert(key, (media_type.to_owned(), blob.clone()));
+        }
+    }
+
     /// The most layers that were sent at a time since the last [`Faulty::fail`].
     pub fn most_at_a_time(&self) -> usize {
         self.state.lock().expect("lock").under_way.1

@@ -156,32 +156,38 @@ impl Image {
     /// `config` is the `config` object of the image (`Cmd`, `Env`, `User`, …); layers are plain tars.
     pub fn new(format: Format, config: Value, layers: &[(Compression, Vec<u8>)]) -> Self {
         let diff_ids: Vec<String> = layers.iter().map(|(_, tar)| digest(tar)).collect();
-        let config = Blob::new(
-            json!({
-                "architecture": architecture(), "os": "linux", "created": "2024-01-01T00:00:00Z",
-                "config": config,
-                "rootfs": {"type": "layers", "diff_ids": diff_ids},
-                "history": diff_ids.iter().map(|_| json!({"created_by": "seam e2e"})).collect::<Vec<_>>(),
-            })
-            .to_string()
-            .into_bytes(),
-        );
-        let blobs: Vec<(Compression, Blob)> =
-            layers.iter().map(|(how, tar)| (*how, Blob::new(compress(*how, tar)))).collect();
+        let config = json!({
+            "architecture": architecture(), "os": "linux", "created": "2024-01-01T00:00:00Z",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "history": diff_ids.iter().map(|_| json!({"created_by": "seam e2e"})).collect::<Vec<_>>(),
+        });
+        Self::of(format, config.to_string().into_bytes(), layers)
+    }
+
+    /// The same with a whole configuration, which may be anything.
+    pub fn of(format: Format, config: Vec<u8>, layers: &[(Compression, Vec<u8>)]) -> Self {
+        let compressed = |(how, tar): &(Compression, Vec<u8>)| (*how, Blob::new(compress(*how, tar)));
+        let diffs = layers.iter().map(|(_, tar)| tar.clone()).collect();
+        Self::put_together(format, Blob::new(config), layers.iter().map(compressed).collect(), diffs)
+    }
+
+    /// The same with layers as they are sent, which may be anything.
+    pub fn sent(format: Format, config: Vec<u8>, layers: &[(Compression, Vec<u8>)]) -> Self {
+        let sent = layers.iter().map(|(how, bytes)| (*how, Blob::new(bytes.clone()))).collect();
+        Self::put_together(format, Blob::new(config), sent, Vec::new())
+    }
+
+    fn put_together(format: Format, config: Blob, layers: Vec<(Compression, Blob)>, diffs: Vec<Vec<u8>>) -> Self {
         let described: Vec<Value> =
-            blobs.iter().map(|(how, b)| descriptor(format.layer(*how), &b.digest, b.data.len())).collect();
+            layers.iter().map(|(how, b)| descriptor(format.layer(*how), &b.digest, b.data.len())).collect();
         let manifest = json!({
             "schemaVersion": 2, "mediaType": format.manifest(),
             "config": descriptor(format.config(), &config.digest, config.data.len()),
             "layers": described,
         });
-        Self {
-            format,
-            manifest: Blob::new(manifest.to_string().into_bytes()),
-            config,
-            layers: blobs.into_iter().map(|(_, blob)| blob).collect(),
-            diffs: layers.iter().map(|(_, tar)| tar.clone()).collect(),
-        }
+        let manifest = Blob::new(manifest.to_string().into_bytes());
+        Self { format, manifest, config, layers: layers.into_iter().map(|(_, blob)| blob).collect(), diffs }
     }
 
     /// The image's id in CRI: the digest of its config.
@@ -232,7 +238,8 @@ fn descriptor(media_type: &str, digest: &str, size: usize) -> Value {
     json!({"mediaType": media_type, "digest": digest, "size": size})
 }
 
-fn compress(how: Compression, data: &[u8]) -> Vec<u8> {
+/// The bytes of a layer as they are sent.
+pub fn compress(how: Compression, data: &[u8]) -> Vec<u8> {
     match how {
         Compression::None => data.to_vec(),
         Compression::Gzip => {

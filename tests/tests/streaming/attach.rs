@@ -1,7 +1,7 @@
 //! Attach over SPDY and WebSocket.
 
 use e2e::Wiring;
-use e2e::cri::Cri;
+use e2e::cri::{Cri, refused};
 use e2e::pod::{ready, script};
 use e2e::streaming::{Spdy, WebSocket};
 use shared_proto::cri::v1::*;
@@ -81,13 +81,16 @@ pub async fn attaching(wiring: Wiring) {
             assert_eq!(log.matches(&text).count(), 1, "{text} in {log}");
         }
     }
-    let refused = |request| async { cri.try_attach(request).await.expect_err("it is refused").code() };
     let request = AttachRequest { container_id: id.clone(), stdout: true, ..Default::default() };
-    assert_eq!(refused(request.clone()).await, Code::FailedPrecondition);
-    assert_eq!(refused(AttachRequest { container_id: "none-such".into(), ..request.clone() }).await, Code::NotFound);
-    assert_eq!(refused(AttachRequest { stdout: false, ..request.clone() }).await, Code::InvalidArgument);
+    refused("one that has ended", cri.try_attach(request.clone()).await, Code::FailedPrecondition, &id);
+    let unknown = AttachRequest { container_id: "none-such".into(), ..request.clone() };
+    refused("an unknown container", cri.try_attach(unknown).await, Code::NotFound, "\"none-such\"");
+    let nowhere = AttachRequest { container_id: String::new(), ..request.clone() };
+    refused("nowhere", cri.try_attach(nowhere).await, Code::InvalidArgument, "container_id");
+    let none = AttachRequest { stdout: false, ..request.clone() };
+    refused("no stream", cri.try_attach(none).await, Code::InvalidArgument, "stdin, stdout and stderr");
     let both = AttachRequest { tty: true, stderr: true, ..request };
-    assert_eq!(refused(both).await, Code::InvalidArgument);
+    refused("two outputs of a terminal", cri.try_attach(both).await, Code::InvalidArgument, "tty and stderr");
     cri.end_pod(&pod).await;
 }
 

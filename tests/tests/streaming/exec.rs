@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::cri::Cri;
+use e2e::cri::{Cri, refused};
 use e2e::pod::{ready, sleeper};
 use e2e::streaming::{Spdy, WebSocket, request};
 use e2e::{Wiring, World, eventually};
@@ -167,15 +167,17 @@ pub async fn refusals(wiring: Wiring) {
     let (head, _) = request(&other, &upgrade).await;
     assert!(head.starts_with("HTTP/1.1 404 "), "{head}");
 
-    let code = |answer: Result<ExecResponse, tonic::Status>| answer.expect_err("it is refused").code();
     let none = ExecRequest { stdout: false, stderr: false, ..asked(&id, "true") };
-    assert_eq!(code(cri.try_exec(none).await), Code::InvalidArgument);
+    refused("no stream", cri.try_exec(none).await, Code::InvalidArgument, "stdin, stdout and stderr");
     let two_outputs = ExecRequest { tty: true, ..asked(&id, "true") };
-    assert_eq!(code(cri.try_exec(two_outputs).await), Code::InvalidArgument);
-    assert_eq!(code(cri.try_exec(ExecRequest { cmd: vec![], ..asked(&id, "") }).await), Code::InvalidArgument);
-    assert_eq!(code(cri.try_exec(asked("no-such-container", "true")).await), Code::NotFound);
+    refused("two outputs of a terminal", cri.try_exec(two_outputs).await, Code::InvalidArgument, "tty and stderr");
+    let nothing = ExecRequest { cmd: vec![], ..asked(&id, "") };
+    refused("no command", cri.try_exec(nothing).await, Code::InvalidArgument, &id);
+    refused("nowhere", cri.try_exec(asked("", "true")).await, Code::InvalidArgument, "container_id");
+    let unknown = cri.try_exec(asked("no-such-container", "true")).await;
+    refused("an unknown container", unknown, Code::NotFound, "\"no-such-container\"");
     cri.try_stop(&id, 0).await.expect("stop");
-    assert_eq!(code(cri.try_exec(asked(&id, "true")).await), Code::FailedPrecondition);
+    refused("one that has ended", cri.try_exec(asked(&id, "true")).await, Code::FailedPrecondition, &id);
     cri.end_pod(&pod).await;
 }
 

@@ -1,7 +1,7 @@
 //! Port-forward over SPDY, WebSocket and SPDY inside of WebSocket.
 
 use e2e::Wiring;
-use e2e::cri::Cri;
+use e2e::cri::{Cri, refused};
 use e2e::pod::{namespaces, ready, script};
 use e2e::streaming::{Spdy, WebSocket, request};
 use shared_proto::cri::v1::*;
@@ -118,15 +118,14 @@ pub async fn forwarding_over_websocket(wiring: Wiring) {
     drop(peer);
     assert_eq!((text.as_str(), &client.ends(&["here-data"]).await["here-data"][..]), ("hello", &b"and back"[..]));
 
-    let code = |port: &[i32], pod: &str| {
-        let request = PortForwardRequest { pod_sandbox_id: pod.into(), port: port.to_vec() };
-        let cri = cri.clone();
-        async move { cri.try_port_forward(request).await.expect_err("it is refused").code() }
+    let refuse = async |port: i32, pod: &str, code: Code, names: &str| {
+        let request = PortForwardRequest { pod_sandbox_id: pod.into(), port: vec![port] };
+        refused(names, cri.try_port_forward(request).await, code, names);
     };
-    assert_eq!(code(&[0], &pod).await, Code::InvalidArgument);
-    assert_eq!(code(&[65_536], &pod).await, Code::InvalidArgument);
-    assert_eq!(code(&[80], "").await, Code::InvalidArgument);
-    assert_eq!(code(&[80], "none-such").await, Code::NotFound);
+    refuse(0, &pod, Code::InvalidArgument, "port: 0 is not between").await;
+    refuse(65_536, &pod, Code::InvalidArgument, "port: 65536 is not between").await;
+    refuse(80, "", Code::InvalidArgument, "pod_sandbox_id").await;
+    refuse(80, "none-such", Code::NotFound, "\"none-such\"").await;
     let upgrade =
         [("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", "v4.channel.k8s.io")];
     let (head, _) = request(&url(&cri, &pod, &[80]).await, &upgrade).await;
@@ -143,7 +142,7 @@ pub async fn forwarding_over_websocket(wiring: Wiring) {
     client.open_pair("late", 7777).await;
     let late = client.ends(&["late-error"]).await;
     assert!(String::from_utf8_lossy(&late["late-error"]).contains("must be ready"), "{late:?}");
-    assert_eq!(code(&[80], &pod).await, Code::FailedPrecondition);
+    refuse(80, &pod, Code::FailedPrecondition, &pod).await;
     cri.end_pod(&pod).await;
     cri.end_pod(&host).await;
 }
