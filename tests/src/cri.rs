@@ -222,6 +222,11 @@ impl Cri {
         .await
     }
 
+    /// Waits until a container made by [`crate::pod::sleeper`] sleeps: no process of it is still to come.
+    pub async fn asleep(&self, container: &str) {
+        self.exec_ok(container, &["sh", "-c", "until busybox pidof sleep; do usleep 10000; done"]).await;
+    }
+
     pub async fn try_exec_in(&self, container: &str, cmd: &[&str], timeout: i64) -> Answer<ExecSyncResponse> {
         let cmd = cmd.iter().map(|&w| w.to_owned()).collect();
         self.try_exec_sync(ExecSyncRequest { container_id: container.into(), cmd, timeout }).await

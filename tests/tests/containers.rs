@@ -270,7 +270,7 @@ async fn exec_sync(wiring: Wiring) {
     let (world, cri, config, pod) = pod(wiring, "exec").await;
     let id = cri.run(&pod, &config, &sleeper("main")).await;
     // Its shell has started its sleep, so that no process is still to come.
-    cri.exec_ok(&id, &["sh", "-c", "until busybox pidof sleep; do usleep 10000; done"]).await;
+    cri.asleep(&id).await;
     let before = world.inventory().await;
 
     let megabyte = cri.exec_ok(&id, &["sh", "-c", "yes 0123456789abcde | head -c 1000000"]).await;

@@ -90,7 +90,7 @@ async fn states(cri: &Cri, pod: &str, config: &PodSandboxConfig) {
 /// Commands that don't come to an end, or to a beginning. The container goes on.
 async fn commands(world: &World, cri: &Cri, pod: &str, config: &PodSandboxConfig) {
     let id = cri.run(pod, config, &sleeper("commands")).await;
-    cri.exec_ok(&id, &["sh", "-c", "until busybox pidof sleep; do usleep 10000; done"]).await;
+    cri.asleep(&id).await;
     let before = world.inventory().await;
     let late = cri.try_exec_in(&id, &["sleep", "777"], 1).await;
     for names in ["\"sleep 777\"", &id] {

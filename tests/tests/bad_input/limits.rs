@@ -78,6 +78,7 @@ pub async fn not_offered(wiring: Wiring) {
     }
 
     let id = cri.run(&pod, &config, &sleeper("main")).await;
+    cri.asleep(&id).await;
     let with_main = world.inventory().await;
     let location = world.paths.dir.join("checkpoint.tar");
     let request =

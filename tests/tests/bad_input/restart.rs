@@ -92,6 +92,7 @@ async fn in_time<T>(call: impl Future<Output = Answer<T>>) -> Answer<T> {
 pub async fn the_core_is_away(wiring: Wiring) {
     let (mut world, cri, config, pod) = ready(wiring, "alone").await;
     let id = cri.run(&pod, &config, &sleeper("main")).await;
+    cri.asleep(&id).await;
     let created = cri.create(&pod, &config, &sleeper("created")).await;
     let before = world.inventory().await;
     if wiring != Wiring::Split {

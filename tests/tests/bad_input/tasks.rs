@@ -21,7 +21,7 @@ pub async fn tasks(wiring: Wiring) {
     world.assert_as_before(&before).await;
 
     let id = cri.run(&pod, &config, &sleeper("main")).await;
-    cri.exec_ok(&id, &["sh", "-c", "until busybox pidof sleep; do usleep 10000; done"]).await;
+    cri.asleep(&id).await;
     let with_main = world.inventory().await;
     of_a_running_one(&core, &Context::new("k8s.io"), &id).await;
     world.assert_as_before(&with_main).await;

@@ -16,7 +16,7 @@ async fn sleeping(wiring: Wiring, name: &str) -> (World, Cri, String, String) {
     let (world, cri, config, pod) = ready(wiring, name).await;
     let id = cri.run(&pod, &config, &sleeper("main")).await;
     // Its shell has started its sleep, so that no process is still to come.
-    cri.exec_ok(&id, &["sh", "-c", "until busybox pidof sleep; do usleep 10000; done"]).await;
+    cri.asleep(&id).await;
     (world, cri, pod, id)
 }
 
