@@ -44,8 +44,20 @@ pub fn mounts(dir: &Path) -> Vec<PathBuf> {
 }
 
 impl World {
-    /// Everything that exists now.
+    /// Everything that exists now. Snapshots that were removed go in the background, and are waited for a little.
     pub async fn inventory(&self) -> Inventory {
+        let started = Instant::now();
+        loop {
+            let all = self.look().await;
+            let going = all.iter().any(|item| item.starts_with("snapshot folder") && item.contains("/snapshots/rm-"));
+            if !going || started.elapsed() > Duration::from_secs(3) {
+                return all;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn look(&self) -> Inventory {
         let mut all = Inventory::new();
         self.kernel_side(&mut all);
         self.file_side(&mut all);
