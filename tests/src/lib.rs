@@ -12,6 +12,7 @@
 //! - [`cri`], [`pod`]: a CRI client, and the requests that a kubelet would send.
 //! - [`cases`]: many small containers in one pod, counted, for the conformance suite.
 //! - [`kubelet`]: a real kubelet on the world's CRI socket.
+//! - [`http`]: a page, asked for from the host.
 //! - [`streaming`]: SPDY and WebSocket clients for the addresses that Exec answers.
 //! - [`ctr`]: Debian's client. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
 //!
@@ -31,6 +32,7 @@ pub mod ctr;
 pub mod daemon;
 pub mod faulty;
 pub mod fixtures;
+pub mod http;
 pub mod image;
 pub mod inventory;
 pub mod kubectl;

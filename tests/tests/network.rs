@@ -12,7 +12,7 @@ use e2e::cri::{Answer, Cri};
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::pod::{script, sleeper};
 use e2e::world::peer;
-use e2e::{Wiring, World, eventually};
+use e2e::{Wiring, World, eventually, http};
 use serde_json::{Value, json};
 use shared_proto::cri::v1::*;
 use tonic::Code;
@@ -78,23 +78,8 @@ fn refused<T: std::fmt::Debug>(answer: Answer<T>, code: Code, names: &str) {
     }
 }
 
-/// The body of a page, from the host.
-async fn get(host: &str, port: u16) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    eventually(format!("GET {host} port {port}"), Duration::from_secs(8), || async {
-        let exchange = async {
-            let mut stream = tokio::net::TcpStream::connect((host, port)).await?;
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await?;
-            Ok::<_, std::io::Error>(text)
-        };
-        let limited = tokio::time::timeout(Duration::from_secs(2), exchange).await.map_err(|e| e.to_string())?;
-        let text = limited.map_err(|e| e.to_string())?;
-        text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or(text)
-    })
-    .await
-}
+/// How long a page may take to be there.
+const PAGE: Duration = Duration::from_secs(8);
 
 /// The queue on an interface of the host.
 fn queue(interface: &str) -> String {
@@ -135,12 +120,12 @@ async fn both_families_and_every_plugin(wiring: Wiring) {
     let serve = "mkdir /tmp/www; echo page >/tmp/www/index.html; exec httpd -f -p [::]:8080 -h /tmp/www";
     let server = cri.run(&pod, &config, &script("server", serve)).await;
     for ip in &ips {
-        assert_eq!(get(ip, 8080).await, "page\n", "the host reaches {ip}");
+        assert_eq!(http::get(ip, 8080, PAGE).await, "page\n", "the host reaches {ip}");
     }
     // Addresses of the host itself: the gateways.
     for (net, host) in [(&ranges[0], "1"), (&ranges[1], ":1")] {
         let gateway = format!("{}{host}", start(net));
-        assert_eq!(get(&gateway, port).await, "page\n", "the host port on {gateway}");
+        assert_eq!(http::get(&gateway, port, PAGE).await, "page\n", "the host port on {gateway}");
         let ping = if gateway.contains(':') { "ping6" } else { "ping" };
         cri.exec_ok(&server, &["busybox", ping, "-c", "1", "-W", "5", &gateway]).await;
     }

@@ -6,7 +6,7 @@ use e2e::config::Options;
 use e2e::cri::Cri;
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::pod::{namespaces, script, sleeper};
-use e2e::{Wiring, World, eventually, logs, world};
+use e2e::{Wiring, World, eventually, http, logs, world};
 use shared_proto::cri::v1::*;
 
 e2e::wirings!(a_pod_lives, containers_share_a_pod, the_host_reaches_a_port, a_host_network_pod, the_node_is_ready);
@@ -170,7 +170,7 @@ async fn containers_share_a_pod(wiring: Wiring) {
         if answer.stdout == b"page\n" { Ok(()) } else { Err(format!("{answer:?}")) }
     })
     .await;
-    assert_eq!(http_get(&ip, 8080).await, "page\n", "the host reaches the pod's address");
+    assert_eq!(http::get(&ip, 8080, PAGE).await, "page\n", "the host reaches the pod's address");
 
     let processes = cri.exec_ok(&client, &["ps"]).await;
     assert!(processes.contains("httpd"), "the pod shares its processes: {processes}");
@@ -207,7 +207,7 @@ async fn the_host_reaches_a_port(wiring: Wiring) {
     cri.run(&pod, &config, &server).await;
     // Loopback is left out by `snat: false`: the gateway's address is one of the host's own.
     let host = world.slot.subnet().replace("0/24", "1");
-    assert_eq!(http_get(&host, port).await, "mapped\n");
+    assert_eq!(http::get(&host, port, PAGE).await, "mapped\n");
     cri.end_pod(&pod).await;
     world.assert_as_before(&before).await;
 }
@@ -300,23 +300,8 @@ async fn network_is(cri: &Cri, wanted: bool) {
     .await;
 }
 
-/// The body of a page; tries for five seconds.
-async fn http_get(host: &str, port: u16) -> String {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    eventually(format!("GET http://{host}:{port}/"), Duration::from_secs(5), || async {
-        let exchange = async {
-            let mut stream = tokio::net::TcpStream::connect((host, port)).await?;
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await?;
-            Ok::<_, std::io::Error>(text)
-        };
-        let limited = tokio::time::timeout(Duration::from_secs(2), exchange).await.map_err(|e| e.to_string())?;
-        let text = limited.map_err(|e| e.to_string())?;
-        text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).ok_or(text)
-    })
-    .await
-}
+/// How long a page may take to be there.
+const PAGE: Duration = Duration::from_secs(5);
 
 fn by_label(app: &str) -> ListPodSandboxRequest {
     let filter = PodSandboxFilter { label_selector: [("app".to_owned(), app.to_owned())].into(), ..Default::default() };
