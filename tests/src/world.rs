@@ -169,6 +169,15 @@ impl World {
         }
     }
 
+    /// The same beside what the test goes on doing, which keeps the world.
+    pub async fn stopped(mut self) -> Self {
+        let stop = move || {
+            self.stop();
+            self
+        };
+        tokio::task::spawn_blocking(stop).await.expect("stop")
+    }
+
     /// SIGKILL for the core, and in `loopback` and `merged` for CRI with it.
     pub fn kill_core(&mut self) {
         self.core.take().expect("the core runs").kill();

@@ -23,7 +23,7 @@ async fn url(cri: &Cri, id: &str, stdin: bool) -> String {
 }
 
 pub async fn attaching(wiring: Wiring) {
-    let (mut world, cri, config, pod) = ready(wiring, "attach").await;
+    let (world, cri, config, pod) = ready(wiring, "attach").await;
     let id = cri.run(&pod, &config, &parrot("main")).await;
 
     // Two clients see the same; one of them types.
@@ -57,12 +57,7 @@ pub async fn attaching(wiring: Wiring) {
     left.send("stdin", b"more\n", false).await;
     left.until("got more").await;
     let ended = tokio::spawn(async move { left.collect().await });
-    let mut world = tokio::task::spawn_blocking(move || {
-        world.stop();
-        world
-    })
-    .await
-    .expect("stop");
+    let mut world = world.stopped().await;
     let status = ended.await.expect("the end").status();
     assert!(status["message"].as_str().is_some_and(|m| m.contains("stopping")), "{status}");
     world.run().await;

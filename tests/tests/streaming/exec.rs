@@ -182,7 +182,7 @@ pub async fn refusals(wiring: Wiring) {
 }
 
 pub async fn clients_that_vanish(wiring: Wiring) {
-    let (mut world, cri, pod, id) = sleeping(wiring, "vanish").await;
+    let (world, cri, pod, id) = sleeping(wiring, "vanish").await;
     let before = world.inventory().await;
 
     // stdin ends and a terminal hangs up for commands whose clients are gone.
@@ -218,12 +218,7 @@ pub async fn clients_that_vanish(wiring: Wiring) {
         Spdy::with(&url(&cri, asked(&id, "echo ready; sleep 778")).await, V4, &["error", "stdout", "stderr"]).await;
     client.until("ready").await;
     let ended = tokio::spawn(async move { client.collect().await });
-    let mut world = tokio::task::spawn_blocking(move || {
-        world.stop();
-        world
-    })
-    .await
-    .expect("stop");
+    let mut world = world.stopped().await;
     let status = ended.await.expect("the end").status();
     assert!(status["message"].as_str().is_some_and(|m| m.contains("stopping")), "{status}");
     world.run().await;
