@@ -14,7 +14,7 @@ ENGINE ?= runc
 # Inputs of each kind for `make fuzz`.
 FUZZ ?= 1000000
 
-.PHONY: run test test-kubelet fuzz compare steady compare-peer soak bench deps bins lint clean
+.PHONY: run test test-kubelet fuzz compare steady compare-peer soak log-throughput bench deps bins lint clean
 
 run: deps
 	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
@@ -59,6 +59,12 @@ soak: deps
 	cargo build --release --bins $(MERGED)
 	deploy/scripts/build-shim target/release
 	target/release/soak --wiring $(WIRING) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(RATE),--rate $(RATE))
+
+# How fast output gets into a CRI log, by turns with Debian's containerd; see `-- --help` for more.
+log-throughput: deps
+	cargo build --release --bins $(MERGED)
+	deploy/scripts/build-shim target/release
+	target/release/log-throughput $(if $(MEGABYTES),--megabytes $(MEGABYTES))
 
 bench:
 	cargo bench -p seam-bench

@@ -7,9 +7,11 @@
 //! - `bin/steady.rs`: a node at rest, polled as a kubelet polls (`make steady`).
 //! - `bin/compare-peer.rs`: ours against Debian's containerd, in one run (`make compare-peer`).
 //! - `bin/soak.rs`: pods that come and go for half an hour, every answer checked (`make soak`); [`life`] is one of them.
+//! - `bin/log-throughput.rs`: how fast output gets into a CRI log, ours and Debian's containerd (`make log-throughput`);
+//!   [`lines`]: that output.
 //! - [`load`]: what the benches on real daemons do to a node; [`node`]: what that costs, read from `/proc`.
 //! - [`bars`]: what is asked of ours beside the peer, and the table that shows it; [`controllers`]: crun's one wish;
-//!   [`engine`]: the OCI runtime.
+//!   [`engine`]: the OCI runtime; [`sides`]: who is compared.
 //! - [`stats`]: percentiles, and the confidence interval of a difference.
 
 #![forbid(unsafe_code)]
@@ -18,8 +20,10 @@ pub mod bars;
 pub mod controllers;
 pub mod engine;
 pub mod life;
+pub mod lines;
 pub mod load;
 pub mod node;
+pub mod sides;
 pub mod stats;
 
 use std::collections::BTreeMap;

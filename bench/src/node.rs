@@ -118,12 +118,12 @@ fn of(pid: i32) -> anyhow::Result<Usage> {
 }
 
 /// CPU that this process has used.
-pub fn own_seconds() -> anyhow::Result<f64> {
+fn own_seconds() -> anyhow::Result<f64> {
     process_seconds(&std::fs::read_to_string("/proc/self/stat")?)
 }
 
 /// CPU that all cores have spent on anything, since the machine started.
-pub fn machine_seconds() -> anyhow::Result<f64> {
+fn machine_seconds() -> anyhow::Result<f64> {
     busy_seconds(&std::fs::read_to_string("/proc/stat")?)
 }
 
@@ -140,6 +140,11 @@ const THREADS: usize = 17;
 fn field(stat: &str, at: usize) -> anyhow::Result<f64> {
     let after_name = stat.rsplit(')').next().context("no name in stat")?;
     Ok(after_name.split_whitespace().nth(at).context("a short stat")?.parse()?)
+}
+
+/// CPU of the machine but for this process: daemons, shims, engines, plugins, containers, and the kernel for them.
+pub fn others_seconds() -> anyhow::Result<f64> {
+    Ok(machine_seconds()? - own_seconds()?)
 }
 
 /// user, nice, system, irq and softirq of the first line of a `/proc/stat`. Guests' time is in user's already; what

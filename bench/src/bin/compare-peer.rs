@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
-use e2e::config::Options;
-use e2e::{Wiring, World};
+use e2e::World;
 use seam_bench::bars::{self, Sample};
 use seam_bench::controllers::Freed;
 use seam_bench::engine::Engine;
+use seam_bench::sides::{PEER, SIDES};
 use seam_bench::{load, node};
 
 /// The three sides, measured in turn.
@@ -40,9 +40,6 @@ struct Args {
     json: Option<PathBuf>,
 }
 
-const PEER: &str = "containerd";
-const SIDES: [(&str, Wiring, Option<&str>); 3] =
-    [("merged", Wiring::Merged, None), ("split", Wiring::Split, None), (PEER, Wiring::Split, Some(PEER))];
 /// `true` is run so many times in a running container.
 const EXECS: usize = 40;
 /// More than this many cores busy before a batch, and the run is no measurement.
@@ -69,10 +66,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     for round in 0..args.rounds {
         for turn in 0..SIDES.len() {
             let which = (round + turn) % SIDES.len();
-            let (name, wiring, peer) = SIDES[which];
+            let name = SIDES[which].name;
             eprintln!("round {} of {}: {name}", round + 1, args.rounds);
-            let options = Options { log_level: "info", version: 2, peer, ..Options::new(wiring) };
-            let world = World::start(wiring, Options { engine: Some(engine.clone()), ..options }).await;
+            let world = SIDES[which].world(&engine).await;
             let (sample, shim) = measure(args, &world).await.with_context(|| format!("measure {name}"))?;
             samples[which].push(sample);
             shims.insert(name, shim);
@@ -102,7 +98,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         println!("up to {noise:.2} cores were busy before a batch: something else runs on this machine");
     }
     if let Some(path) = &args.json {
-        let by_side: BTreeMap<_, _> = SIDES.iter().map(|side| side.0).zip(&samples).collect();
+        let by_side: BTreeMap<_, _> = SIDES.iter().map(|side| side.name).zip(&samples).collect();
         let all = serde_json::json!({"engine": engine, "pods": args.pods, "shims": shims, "samples": by_side});
         let text = serde_json::to_string_pretty(&all)?;
         std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
@@ -122,14 +118,14 @@ async fn measure(args: &Args, world: &World) -> anyhow::Result<(Sample, String)>
     settle().await;
     sample.idle_with_images_rss_bytes = node::daemons(world)?.rss;
 
-    let (clock, before) = (Instant::now(), cpu_of_others()?);
+    let (clock, before) = (Instant::now(), node::others_seconds()?);
     settle().await;
-    sample.noise_cores = (cpu_of_others()? - before) / clock.elapsed().as_secs_f64();
+    sample.noise_cores = (node::others_seconds()? - before) / clock.elapsed().as_secs_f64();
 
-    let (clock, before) = (Instant::now(), cpu_of_others()?);
+    let (clock, before) = (Instant::now(), node::others_seconds()?);
     let pods = load::start_all(world, args.pods, args.at_a_time).await;
     sample.batch_seconds = clock.elapsed().as_secs_f64();
-    sample.batch_cpu_seconds = cpu_of_others()? - before;
+    sample.batch_cpu_seconds = node::others_seconds()? - before;
     sample.pod_millis = pods.iter().map(load::Pod::millis).collect();
 
     settle().await;
@@ -152,9 +148,4 @@ async fn measure(args: &Args, world: &World) -> anyhow::Result<(Sample, String)>
     load::end_all(&cri, &pods, args.at_a_time).await;
     sample.end_seconds = clock.elapsed().as_secs_f64();
     Ok((sample, shim))
-}
-
-/// CPU of the machine but for this process: daemons, shims, engines, plugins, containers, and the kernel for them.
-fn cpu_of_others() -> anyhow::Result<f64> {
-    Ok(node::machine_seconds()? - node::own_seconds()?)
 }

@@ -1,0 +1,30 @@
+//! The sides of a comparison: two wirings of ours, and Debian's containerd.
+//!
+//! All have the same engine, CNI network, images and requests. A bench gives each side a world of its own, one after
+//! the other, so that no side's processes run beside another's, and rotates their order from round to round.
+
+use std::path::Path;
+
+use e2e::config::Options;
+use e2e::{Wiring, World};
+
+pub struct Side {
+    pub name: &'static str,
+    wiring: Wiring,
+    peer: Option<&'static str>,
+}
+
+pub const PEER: &str = "containerd";
+pub const SIDES: [Side; 3] = [
+    Side { name: "merged", wiring: Wiring::Merged, peer: None },
+    Side { name: "split", wiring: Wiring::Split, peer: None },
+    Side { name: PEER, wiring: Wiring::Split, peer: Some(PEER) },
+];
+
+impl Side {
+    /// A world of this side, running.
+    pub async fn world(&self, engine: &Path) -> World {
+        let options = Options { log_level: "info", version: 2, peer: self.peer, ..Options::new(self.wiring) };
+        World::start(self.wiring, Options { engine: Some(engine.to_owned()), ..options }).await
+    }
+}
