@@ -48,7 +48,7 @@ mod versioned;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use shared_config::Config;
@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     /// Networks of runtime handlers that have a configuration folder of their own.
     pub networks: BTreeMap<String, network::Network>,
     pub logs: logs::Logs,
+    /// Read at the start.
+    pub bases: OnceLock<spec::Bases>,
     pub accounts: rootfs::Known,
     pub sandbox_names: Names<runtime::SandboxRequest, String>,
     /// Held while a pod's SELinux label is chosen.
@@ -131,6 +133,7 @@ impl Cri {
             wiring,
             networks: own.map(|(name, runtime)| (name.clone(), network.for_runtime(runtime))).collect(),
             network,
+            bases: OnceLock::new(),
             logs: logs::Logs::keeping(&config.state.join("io.containerd.grpc.v1.cri/fifos.sock")),
             config,
             host,
@@ -153,6 +156,10 @@ impl Cri {
 
     /// Waits for the core, finds out what runs, and is ready then. Ends early, with an error, when it is stopped.
     pub async fn start(&self) -> Result<()> {
+        let runtimes = self.0.config.runtime.runtimes.clone();
+        let bases = shared_sys::blocking(move || spec::load_bases(&runtimes)).await?;
+        // Once, as this is.
+        let _ = self.0.bases.set(bases);
         let config = self.0.config.clone();
         let made = shared_sys::blocking(move || paths::prepare(&config)).await;
         made.map_err(|e| Error::internal(format!("make the folders of pods: {e}")))?;
@@ -232,6 +239,11 @@ impl Inner {
         let name = if handler.is_empty() { &self.config.runtime.default_runtime_name } else { handler };
         let found = self.config.runtime.runtimes.get(name);
         found.ok_or_else(|| Error::invalid(format!("runtime handler {name:?} is not configured")))
+    }
+
+    /// What a runtime handler's `base_runtime_spec` says.
+    pub fn base_spec(&self, runtime: &shared_config::Runtime) -> Option<Arc<oci_spec::runtime::Spec>> {
+        self.bases.get()?.get(&runtime.base_runtime_spec).cloned()
     }
 
     /// The networks of a runtime handler.

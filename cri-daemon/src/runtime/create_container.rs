@@ -241,6 +241,7 @@ impl Inner {
         let (plan, accounts) = (plan.clone(), accounts.clone());
         let (settings, host) = (self.config.runtime.clone(), self.host.clone());
         let dirs = paths::sandbox(&self.config, &plan.pod.id);
+        let base = self.base_spec(&plan.runtime);
         let make = move || -> Result<(RecordUser, Vec<u8>), SpecError> {
             let wanted = user_request(&plan.config, &plan.image);
             let user = spec::user::resolve(&wanted, &mut |path| accounts.file(path))?;
@@ -259,6 +260,7 @@ impl Inner {
                 sandbox: &plan.pod.config,
                 image: &plan.image.config,
                 runtime: &plan.runtime,
+                base: base.as_deref(),
                 settings: &settings,
                 netns: (!plan.pod.host_network()).then_some(plan.pod.netns.as_path()),
                 hostname: &hostname,

@@ -88,10 +88,16 @@ pub(super) fn default() -> Granted {
     Granted { all: DEFAULT.into(), ambient: Capabilities::new() }
 }
 
-/// `available`: the mask of capabilities that this daemon can hand on. `ALL` in a list goes before single names.
-pub(super) fn of(request: Option<&v1::Capability>, privileged: bool, available: u64) -> Result<Granted, SpecError> {
+/// `available`: the mask of capabilities that this daemon can hand on; `from`: those that nobody has to ask for. `ALL` in
+/// a list goes before single names.
+pub(super) fn of(
+    request: Option<&v1::Capability>,
+    privileged: bool,
+    available: u64,
+    from: Capabilities,
+) -> Result<Granted, SpecError> {
     let everything = || ALL.iter().enumerate().filter(|(n, _)| available & (1 << n) != 0).map(|(_, c)| *c).collect();
-    let mut set: Capabilities = DEFAULT.into();
+    let mut set = from;
     let mut ambient = Capabilities::new();
     if let Some(request) = request {
         let add = names("add_capabilities", &request.add_capabilities)?;
@@ -170,12 +176,12 @@ mod tests {
         let strings = |list: &[&str]| list.iter().map(|s| s.to_string()).collect();
         let request =
             v1::Capability { add_capabilities: strings(add), drop_capabilities: strings(drop), ..Default::default() };
-        of(Some(&request), false, FULL).map(|granted| granted.all)
+        of(Some(&request), false, FULL, DEFAULT.into()).map(|granted| granted.all)
     }
 
     #[test]
     fn lists_are_applied_all_first() {
-        assert_eq!(of(None, false, FULL).unwrap().all.len(), 14);
+        assert_eq!(of(None, false, FULL, DEFAULT.into()).unwrap().all.len(), 14);
         assert_eq!(request(&[], &["ALL"]).unwrap(), HashSet::new());
         assert_eq!(request(&["NET_ADMIN"], &["all"]).unwrap(), HashSet::from([Capability::NetAdmin]));
         let most = request(&["ALL"], &["CHOWN"]).unwrap();
@@ -188,7 +194,7 @@ mod tests {
     #[test]
     fn privileged_is_all_that_this_daemon_has() {
         let without = FULL & !(1 << shared_sys::caps::CAP_SYS_RESOURCE);
-        let set = of(None, true, without).unwrap().all;
+        let set = of(None, true, without, DEFAULT.into()).unwrap().all;
         assert!(set.len() == 40 && !set.contains(&Capability::SysResource) && set.contains(&Capability::SysAdmin));
     }
 
@@ -201,7 +207,7 @@ mod tests {
                 add_ambient_capabilities: strings(ambient),
                 ..Default::default()
             };
-            of(Some(&request), false, FULL)
+            of(Some(&request), false, FULL, DEFAULT.into())
         };
         let one = Some(HashSet::from([Capability::NetAdmin]));
         let given = sets(of(&["ALL"], &["net_admin"]).unwrap());

@@ -7,7 +7,9 @@ use super::lsm::Wanted;
 use super::namespaces::{self, Modes};
 use super::paths::Paths;
 use super::{ContainerInput, SpecError, VERSION, VERSION_UNIFIED};
-use super::{annotations, apparmor, capabilities, cgroup, devices, mounts, not_offered, process, resources, seccomp};
+use super::{
+    annotations, apparmor, base, capabilities, cgroup, devices, mounts, not_offered, process, resources, seccomp,
+};
 
 const SECURITY: &str = "linux.security_context";
 
@@ -29,17 +31,17 @@ pub fn container(input: &ContainerInput) -> Result<Spec, SpecError> {
         return Err(SpecError::invalid(format!("{SECURITY}.privileged"), problem));
     }
     not_offered::check(input)?;
-    if !input.runtime.base_runtime_spec.is_empty() {
-        return Err(SpecError::Unsupported("the runtime handler's base_runtime_spec".into()));
-    }
     let pod = Modes::of(sandbox_security.and_then(|s| s.namespace_options.as_ref()), "sandbox namespace_options")?;
     let own = Modes::of(security.namespace_options.as_ref(), &format!("{SECURITY}.namespace_options"))?;
 
-    let capabilities = capabilities::of(security.capabilities.as_ref(), security.privileged, host.capabilities)?;
+    let from = input.base.and_then(base::capabilities).unwrap_or_else(|| capabilities::default().all);
+    let capabilities = capabilities::of(security.capabilities.as_ref(), security.privileged, host.capabilities, from)?;
     let profile =
         Wanted::of(security.seccomp.as_ref(), &security.seccomp_profile_path, &format!("{SECURITY}.seccomp"))?;
+    let named_seccomp = !matches!(profile, Wanted::Unset);
     let seccomp = seccomp::profile(profile, security.privileged, &capabilities.all, settings, host)?;
     let apparmor = Wanted::of(security.apparmor.as_ref(), &security.apparmor_profile, &format!("{SECURITY}.apparmor"))?;
+    let named_apparmor = !matches!(apparmor, Wanted::Unset);
     let apparmor = apparmor::profile(apparmor, security.privileged, settings, host, input.apparmor)?;
 
     let mut process = process::new(
@@ -85,5 +87,13 @@ pub fn container(input: &ContainerInput) -> Result<Spec, SpecError> {
         .set_mounts(Some(mounts.mounts))
         .set_annotations(Some(annotations::container(input)))
         .set_linux(Some(linux));
-    Ok(spec)
+    let decided = base::Decided {
+        seccomp: named_seccomp || security.privileged,
+        apparmor: named_apparmor || security.privileged,
+        selinux: security.privileged,
+    };
+    match input.base {
+        Some(base) => base::onto(base, &spec, decided),
+        None => Ok(spec),
+    }
 }

@@ -21,6 +21,9 @@ pub enum SpecError {
     /// A file that the request names, or that we keep, can't be used.
     #[error("{what} {path}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
+    /// A file that the configuration names.
+    #[error("base_runtime_spec of runtime handler {handler:?}: {file}: {problem}")]
+    Base { handler: String, file: PathBuf, problem: String },
     /// An AppArmor profile of ours.
     #[error("load AppArmor profile {name}: {source}")]
     LoadProfile { name: &'static str, source: io::Error },
@@ -49,7 +52,7 @@ impl From<SpecError> for Error {
             SpecError::Label(e) => return e.into(),
             SpecError::Invalid { .. } | SpecError::NoSuchAccount { .. } => Code::InvalidArgument,
             SpecError::Unsupported(_) => Code::Unimplemented,
-            SpecError::Stored(_) => Code::FailedPrecondition,
+            SpecError::Stored(_) | SpecError::Base { .. } => Code::FailedPrecondition,
             SpecError::Io { .. } | SpecError::LoadProfile { .. } | SpecError::Rootfs { .. } | SpecError::Encode(_) => {
                 Code::Internal
             }

@@ -8,6 +8,7 @@
 mod annotations;
 mod apparmor;
 mod apparmor_default;
+mod base;
 mod bounds;
 mod capabilities;
 mod cgroup;
@@ -41,6 +42,7 @@ use shared_proto::cri::v1;
 use crate::host::{AppArmor, HostFacts};
 use crate::selinux::Label;
 
+pub use base::{Bases, load as load_bases};
 pub use cgroup::cgroup_folder;
 pub use container::container;
 pub use error::SpecError;
@@ -102,6 +104,8 @@ pub struct ContainerInput<'a> {
     pub sandbox: &'a v1::PodSandboxConfig,
     pub image: &'a ImageConfiguration,
     pub runtime: &'a shared_config::Runtime,
+    /// What the runtime handler's `base_runtime_spec` says.
+    pub base: Option<&'a Spec>,
     pub settings: &'a shared_config::CriRuntime,
     /// `None`: the machine's network.
     pub netns: Option<&'a Path>,

@@ -66,7 +66,8 @@ pub(super) fn sandbox(input: &SandboxInput, modes: &Modes, privileged: bool) -> 
 /// Mounts of a container. Makes missing sources.
 pub(super) fn container(input: &ContainerInput, pod: &Modes) -> Result<Mounts, SpecError> {
     let sys = if super::privileged(input) { "rw" } else { "ro" };
-    let mut defaults = kernel(sys);
+    let of_base = input.base.and_then(|base| super::base::mounts(base, super::privileged(input)));
+    let mut defaults = of_base.unwrap_or_else(|| kernel(sys));
     let cgroup = ["nosuid", "noexec", "nodev", "relatime", sys];
     defaults.push(mount("cgroup", "cgroup", "/sys/fs/cgroup", &cgroup));
 

@@ -17,6 +17,7 @@ mod machines;
 
 /// A pod as `runc` runs it.
 struct Pod {
+    base: Option<Spec>,
     dir: tempfile::TempDir,
     name: String,
     config: v1::PodSandboxConfig,
@@ -70,6 +71,7 @@ impl Pod {
         fs::create_dir_all(dirs.shm()).unwrap();
         write_files(&dirs, &config, "web-0").unwrap();
         let mut pod = Self {
+            base: None,
             name: format!("crispec-{test}-{}", std::process::id()),
             config,
             settings: Default::default(),
@@ -130,6 +132,7 @@ impl Pod {
             sandbox: &self.config,
             image: &image(json!({"Env": ["FROM=image"], "WorkingDir": "/tmp"})),
             runtime: &self.runtime,
+            base: self.base.as_ref(),
             settings: &self.settings,
             netns: Some(&self.netns),
             hostname: "web-0",
@@ -376,6 +379,74 @@ fn refusals_name_the_field() {
     assert!(refused(&|c| security(c).namespace_options = Some(userns.clone())).contains("user namespace"));
     let target = v1::NamespaceOption { pid: v1::NamespaceMode::Target.into(), ..Default::default() };
     assert!(refused(&|c| security(c).namespace_options = Some(target.clone())).contains("target_id"));
+}
+
+#[test]
+fn a_base_spec_is_below_what_the_request_says() {
+    let mut pod = Pod::start("base", |_| {});
+    let base = json!({
+        "ociVersion": "1.0.2",
+        "hostname": "base",
+        "process": {
+            "cwd": "/nowhere", "args": ["base"], "user": {"uid": 7, "gid": 7}, "terminal": true,
+            "env": ["FROM=base", "BASE=yes", "GIVEN=base"],
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 77, "hard": 777}],
+            "capabilities": {"bounding": ["CAP_CHOWN", "CAP_SYS_TIME"]},
+        },
+        "root": {"path": "/base", "readonly": true},
+        "annotations": {"base": "kept"},
+        "linux": {
+            "namespaces": [{"type": "cgroup"}, {"type": "network"}],
+            "sysctl": {"net.core.somaxconn": "5"},
+            "resources": {"pids": {"limit": 50}, "devices": [{"allow": false, "access": "rwm"}]},
+        },
+    });
+    let base: Spec = serde_json::from_value(base).unwrap();
+    // The pod's network is the pod's: such a sysctl is no container's.
+    let without = serde_json::from_value({
+        let mut value = serde_json::to_value(&base).unwrap();
+        value["linux"].as_object_mut().unwrap().remove("sysctl");
+        value
+    });
+    pod.base = Some(without.unwrap());
+    let script = "ulimit -Hn; echo $FROM $BASE $GIVEN; hostname; id -u; \
+                  touch /x 2>/dev/null || echo read-only; while read name value; do \
+                  [ $name = CapBnd: ] && echo $value; done </proc/self/status";
+    let given = |config: &mut v1::ContainerConfig| {
+        config.envs = vec![v1::KeyValue { key: "GIVEN".into(), value: "request".into() }];
+    };
+    let output = pod.run(script, &User::default(), given);
+    assert_eq!(output, "777\nimage yes request\nweb-0\n0\nread-only\n0000000002000001\n");
+
+    pod.base = Some(base);
+    let config = v1::ContainerConfig { command: vec!["x".into()], ..Default::default() };
+    let spec = serde_json::to_value(pod.spec(&config, &User::default()).unwrap()).unwrap();
+    assert_eq!((&spec["annotations"]["base"], &spec["hostname"]), (&json!("kept"), &json!(null)));
+    assert_eq!(spec["linux"]["sysctl"]["net.core.somaxconn"], "5");
+    assert_eq!(spec["linux"]["resources"]["pids"]["limit"], 50);
+    assert_eq!(spec["root"], json!({"path": "rootfs", "readonly": true}));
+    let kinds: Vec<_> = spec["linux"]["namespaces"].as_array().unwrap().iter().map(|n| n["type"].clone()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "network").count(), 1, "{kinds:?}");
+}
+
+#[test]
+fn base_specs_are_read_once_and_named_when_they_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("base.json");
+    let runtime = || shared_config::Runtime { base_runtime_spec: file.display().to_string(), ..Default::default() };
+    let runtimes = || [("a".to_owned(), runtime()), ("b".to_owned(), runtime()), ("c".to_owned(), Default::default())];
+    let load = || load_bases(&runtimes().into());
+    let refused = || shared_proto::Error::from(load().unwrap_err()).message;
+    assert!(refused().starts_with(&format!("base_runtime_spec of runtime handler \"a\": {}: ", file.display())));
+    for (text, why) in [
+        ("{", "no OCI runtime spec"),
+        (r#"{"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "user"}]}}"#, "user namespaces"),
+    ] {
+        fs::write(&file, text).unwrap();
+        assert!(refused().contains(why), "{}", refused());
+    }
+    fs::write(&file, r#"{"ociVersion": "1.0.2"}"#).unwrap();
+    assert_eq!(load().unwrap().len(), 1);
 }
 
 #[test]

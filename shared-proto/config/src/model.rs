@@ -167,7 +167,7 @@ pub struct Runtime {
     /// Annotation globs passed from the pod and from the container into the OCI spec.
     pub pod_annotations: Vec<String>,
     pub container_annotations: Vec<String>,
-    /// Base OCI spec file; empty = built in.
+    /// JSON file of an OCI spec that containers' specs are put on top of; empty = none.
     pub base_runtime_spec: String,
     /// Overrides of the global settings; empty = those.
     pub snapshotter: String,
