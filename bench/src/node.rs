@@ -4,6 +4,7 @@
 //! Memory is in bytes. A shim is told by the name of its executable, wherever that lies: ours and Debian's have the
 //! same. Times come in ticks of 10 ms, so only sums over seconds mean anything.
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -64,6 +65,27 @@ pub fn shim_binary(world: &World) -> Option<String> {
 /// How many shims there are, while they come and go.
 pub fn shims_alive(world: &World) -> usize {
     shim_pids(world).len()
+}
+
+/// What the daemons have open: how many of each file, socket, pipe and so on.
+pub fn open_files(world: &World) -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    for pid in world.daemon_pids() {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+            *all.entry(nameless(&target.display().to_string())).or_default() += 1;
+        }
+    }
+    all
+}
+
+/// What an open file is, without the number of a `socket:[7]` and the ids in a path.
+fn nameless(target: &str) -> String {
+    if let Some((kind @ ("socket" | "pipe"), _)) = target.split_once(":[") {
+        return kind.to_owned();
+    }
+    let is_id = |word: &str| word.trim_start_matches('.').len() == 64;
+    target.split('/').map(|word| if is_id(word) { "ID" } else { word }).collect::<Vec<_>>().join("/")
 }
 
 /// The shim of a pod, which names it on its command line.
@@ -185,6 +207,14 @@ mod tests {
     fn memory_by_name() {
         let smaps = "55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:    1200 kB\nPss:     300 kB\nPss_Anon:  10 kB\n";
         assert_eq!((kib(smaps, "Pss:").unwrap(), kib(smaps, "Rss:").unwrap()), (300.0, 1200.0));
+    }
+
+    #[test]
+    fn open_files_of_a_kind_are_one() {
+        let id = "a".repeat(64);
+        assert_eq!(nameless("socket:[7]"), "socket");
+        assert_eq!(nameless(&format!("/run/.{id}/log (deleted)")), "/run/ID/log (deleted)");
+        assert_eq!(nameless("anon_inode:[eventfd]"), "anon_inode:[eventfd]");
     }
 
     #[test]
