@@ -94,7 +94,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         () = churn(args, &world, &cri, &tally) => (),
         failed = watch(args, &world, clock, &tally, &mut rss) => failed?,
     }
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    // For some seconds the core still has the logs of shims open that have ended.
+    tokio::time::sleep(Duration::from_secs(12)).await;
     line(&world, clock, &tally)?;
 
     let mut verdicts = vec![memory(&rss)];
