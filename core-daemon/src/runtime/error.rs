@@ -28,6 +28,8 @@ pub enum RuntimeError {
     Signal { id: String, signal: u32 },
     #[error("container {id:?}: malformed spec: {source}")]
     Spec { id: String, source: serde_json::Error },
+    #[error("task {id:?}: malformed {what}: {source}")]
+    Payload { id: String, what: &'static str, source: serde_json::Error },
     #[error("runtime {name:?}: {reason}")]
     Runtime { name: String, reason: &'static str },
     #[error("runtime {name:?}: no binary {binary:?} in PATH")]
@@ -68,6 +70,7 @@ impl From<RuntimeError> for Error {
             }
             RuntimeError::Signal { .. }
             | RuntimeError::Spec { .. }
+            | RuntimeError::Payload { .. }
             | RuntimeError::Runtime { .. }
             | RuntimeError::NoBinary { .. } => Code::InvalidArgument,
             RuntimeError::Bundle { .. } => Code::Internal,

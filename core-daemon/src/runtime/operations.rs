@@ -1,10 +1,12 @@
 //! What is done with a task between its making and its end. Most of it is the shim's business: passed on and answered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prost::Message;
 use prost_types::Any;
+use serde::de::IgnoredAny;
 use shared_proto::containerd::task_types::ProcessInfo;
 use shared_proto::ttrpc::task as shim;
 
@@ -111,6 +113,7 @@ impl Tasks {
     pub async fn exec(&self, ns: &Namespace, id: &Id, exec: Exec) -> Result<(), RuntimeError> {
         let task = self.0.registry.get(ns, id)?;
         let Exec { exec, stdio, spec } = exec;
+        check_json(id, "process", spec.as_ref(), shared_proto::any::PROCESS)?;
         let request = shim::ExecProcessRequest {
             id: id.to_string(),
             exec_id: exec.clone(),
@@ -199,9 +202,10 @@ impl Tasks {
         ns: &Namespace,
         id: &Id,
         resources: Option<Payload>,
-        annotations: std::collections::BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
     ) -> Result<(), RuntimeError> {
         let task = self.0.registry.get(ns, id)?;
+        check_json(id, "resources", resources.as_ref(), shared_proto::any::LINUX_RESOURCES)?;
         let request = shim::UpdateTaskRequest { id: id.to_string(), resources: resources.map(any), annotations };
         call(&task, "Update", &request, deadline::RUN).await
     }
@@ -300,6 +304,13 @@ async fn wait_at_shim(task: &Task, exec: &str) -> Option<Exit> {
 
 async fn forgotten(states: &mut tokio::sync::watch::Receiver<State>) {
     while states.changed().await.is_ok() {}
+}
+
+/// A payload of the kind `url` is JSON: shims say so without a code, or only when they use it.
+fn check_json(id: &Id, what: &'static str, payload: Option<&Payload>, url: &str) -> Result<(), RuntimeError> {
+    let Some(payload) = payload.filter(|payload| payload.type_url == url) else { return Ok(()) };
+    let parsed = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&payload.value);
+    parsed.map(drop).map_err(|source| RuntimeError::Payload { id: id.to_string(), what, source })
 }
 
 fn any(payload: Payload) -> Any {

@@ -113,8 +113,7 @@ async fn of_a_running_one(core: &Core, cx: &Context, id: &str) {
         resources: Some(any::raw(any::LINUX_RESOURCES, b"{ no JSON".to_vec())),
         ..Default::default()
     };
-    // Both are read by the shim alone, whose errors have no codes.
-    fails("limits that are none", port.update(cx, update).await, Code::Unknown, id);
+    fails("limits that are none", port.update(cx, update).await, InvalidArgument, id);
 
     // Commands.
     let exec = |exec: &str, spec: &[u8]| {
@@ -127,7 +126,7 @@ async fn of_a_running_one(core: &Core, cx: &Context, id: &str) {
     let process = br#"{"cwd":"/","args":["/bin/sleep","100"],"user":{"uid":0,"gid":0}}"#;
     fails("a name that is none", exec("../x", process).await, InvalidArgument, "../x");
     fails("no name", exec("", process).await, InvalidArgument, "empty");
-    fails("no process", exec("broken", b"{ no JSON").await, Code::Unknown, id);
+    fails("no process", exec("broken", b"{ no JSON").await, InvalidArgument, id);
     fails("an unknown command", start("nobody").await, NotFound, id);
     let wait = |exec: &str| port.wait(cx, t::WaitRequest { container_id: of(), exec_id: exec.to_owned() });
     fails("wait for it", wait("nobody").await, NotFound, "nobody");
