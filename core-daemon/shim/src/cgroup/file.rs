@@ -25,3 +25,18 @@ pub fn fields(text: &str, mut each: impl FnMut(&str, u64)) {
         }
     }
 }
+
+/// The limit of processes; none is 0 here.
+pub fn pids_limit(folder: &Path) -> u64 {
+    let limit = text(folder, "pids.max");
+    if limit.trim() == "max" { 0 } else { parse(limit.trim()) }
+}
+
+/// The sizes of huge pages that have a file `hugetlb.SIZE` and this suffix. Reserved pages are counted elsewhere.
+pub fn page_sizes(folder: &Path, suffix: &'static str) -> impl Iterator<Item = String> {
+    fs::read_dir(folder).into_iter().flatten().flatten().filter_map(move |entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let size = name.strip_prefix("hugetlb.")?.strip_suffix(suffix)?.to_owned();
+        (!size.contains("rsvd")).then_some(size)
+    })
+}

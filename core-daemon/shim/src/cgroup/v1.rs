@@ -1,12 +1,11 @@
 //! Statistics of version 1, in the message that containerd's clients read.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use shared_proto::containerd::cgroups::v1::*;
 
-use super::file::{fields, number, parse, text};
+use super::file::{fields, number, page_sizes, parse, pids_limit, text};
 
 /// One tick of `cpuacct.stat`, nanoseconds.
 const TICK: u64 = 10_000_000;
@@ -15,12 +14,7 @@ pub fn read(folders: &BTreeMap<String, PathBuf>) -> Metrics {
     let of = |name: &str| folders.get(name).map(PathBuf::as_path);
     Metrics {
         hugetlb: of("hugetlb").map(hugetlb).unwrap_or_default(),
-        pids: of("pids").map(|folder| {
-            let limit = text(folder, "pids.max");
-            // No limit is 0 here.
-            let limit = if limit.trim() == "max" { 0 } else { parse(limit.trim()) };
-            PidsStat { current: number(folder, "pids.current"), limit }
-        }),
+        pids: of("pids").map(|folder| PidsStat { current: number(folder, "pids.current"), limit: pids_limit(folder) }),
         cpu: of("cpuacct").map(|accounts| cpu(accounts, of("cpu"))),
         memory: of("memory").map(memory),
         blkio: of("blkio").map(blkio),
@@ -121,17 +115,13 @@ fn oom(folder: &Path) -> MemoryOomControl {
 }
 
 fn hugetlb(folder: &Path) -> Vec<HugetlbStat> {
-    let sizes = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        Some(name.strip_prefix("hugetlb.")?.strip_suffix(".usage_in_bytes")?.to_owned())
-    });
     let stat = |pagesize: String| HugetlbStat {
         usage: number(folder, &format!("hugetlb.{pagesize}.usage_in_bytes")),
         max: number(folder, &format!("hugetlb.{pagesize}.max_usage_in_bytes")),
         failcnt: number(folder, &format!("hugetlb.{pagesize}.failcnt")),
         pagesize,
     };
-    sizes.filter(|size| !size.contains("rsvd")).map(stat).collect()
+    page_sizes(folder, ".usage_in_bytes").map(stat).collect()
 }
 
 fn blkio(folder: &Path) -> BlkIoStat {
@@ -168,6 +158,8 @@ fn blkio_entries(text: &str) -> Vec<BlkIoEntry> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

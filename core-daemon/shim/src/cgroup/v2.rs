@@ -1,21 +1,16 @@
 //! Statistics of version 2, in the message that containerd's clients read.
 
-use std::fs;
 use std::path::Path;
 
 use shared_proto::containerd::cgroups::v2::*;
 
-use super::file::{fields, number, parse, text};
+use super::file::{fields, number, page_sizes, parse, pids_limit, text};
 
 pub fn read(folder: &Path) -> Metrics {
     let has = |name: &str| folder.join(name).exists();
     Metrics {
-        pids: has("pids.current").then(|| {
-            let limit = text(folder, "pids.max");
-            // No limit is 0 here.
-            let limit = if limit.trim() == "max" { 0 } else { parse(limit.trim()) };
-            PidsStat { current: number(folder, "pids.current"), limit }
-        }),
+        pids: has("pids.current")
+            .then(|| PidsStat { current: number(folder, "pids.current"), limit: pids_limit(folder) }),
         cpu: has("cpu.stat").then(|| cpu(folder)),
         memory: has("memory.stat").then(|| memory(folder)),
         memory_events: has("memory.events").then(|| events(folder)),
@@ -127,17 +122,13 @@ fn io(folder: &Path) -> IoStat {
 }
 
 fn hugetlb(folder: &Path) -> Vec<HugeTlbStat> {
-    let sizes = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        Some(name.strip_prefix("hugetlb.")?.strip_suffix(".current")?.to_owned())
-    });
     let stat = |pagesize: String| HugeTlbStat {
         current: number(folder, &format!("hugetlb.{pagesize}.current")),
         max: number(folder, &format!("hugetlb.{pagesize}.max")),
         failcnt: 0,
         pagesize,
     };
-    sizes.filter(|size| !size.contains("rsvd")).map(stat).collect()
+    page_sizes(folder, ".current").map(stat).collect()
 }
 
 /// Lines of `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`.
@@ -161,6 +152,8 @@ fn pressure(text: &str) -> Option<PsiStats> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
