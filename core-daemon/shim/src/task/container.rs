@@ -77,7 +77,7 @@ impl Container {
         }
     }
 
-    /// The topic of calls that need a running container.
+    /// Refuses `action` unless the container runs; the error says what it does instead.
     pub fn running(&self, action: &str) -> Result<(), Error> {
         let is = match self.init.state() {
             State::Running => return Ok(()),
