@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use e2e::World;
+use shared_sys::usage;
 
 /// Ticks of the kernel's clock in a second, as user space is told them on every Linux.
 const TICKS: f64 = 100.0;
@@ -48,12 +49,12 @@ impl AddAssign for Usage {
 
 /// The daemons, both of them in `split`.
 pub fn daemons(world: &World) -> anyhow::Result<Usage> {
-    usage(&world.daemon_pids())
+    sum(&world.daemon_pids())
 }
 
 /// The shims of a world.
 pub fn shims(world: &World) -> anyhow::Result<Usage> {
-    usage(&shim_pids(world))
+    sum(&shim_pids(world))
 }
 
 /// Where the executable of the world's shims lies; none while there is no shim.
@@ -118,7 +119,7 @@ fn is_named(exe: &Path, name: &str) -> bool {
     exe.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.trim_end_matches(" (deleted)") == name)
 }
 
-fn usage(pids: &[i32]) -> anyhow::Result<Usage> {
+fn sum(pids: &[i32]) -> anyhow::Result<Usage> {
     let mut all = Usage::default();
     for pid in pids {
         all += of(*pid).with_context(|| format!("read what process {pid} uses"))?;
@@ -127,41 +128,25 @@ fn usage(pids: &[i32]) -> anyhow::Result<Usage> {
 }
 
 fn of(pid: i32) -> anyhow::Result<Usage> {
-    let memory = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let used = usage::of(u32::try_from(pid)?)?;
     Ok(Usage {
         processes: 1,
-        cpu_seconds: process_seconds(&stat)?,
-        pss: kib(&memory, "Pss:")? * 1024.0,
-        rss: kib(&memory, "Rss:")? * 1024.0,
-        threads: field(&stat, THREADS)? as usize,
-        descriptors: std::fs::read_dir(format!("/proc/{pid}/fd"))?.count(),
+        cpu_seconds: used.cpu.as_secs_f64(),
+        pss: used.pss as f64,
+        rss: used.rss as f64,
+        threads: used.threads as usize,
+        descriptors: used.descriptors as usize,
     })
 }
 
 /// CPU that this process has used.
 fn own_seconds() -> anyhow::Result<f64> {
-    process_seconds(&std::fs::read_to_string("/proc/self/stat")?)
+    Ok(usage::cpu(std::process::id())?.as_secs_f64())
 }
 
 /// CPU that all cores have spent on anything, since the machine started.
 fn machine_seconds() -> anyhow::Result<f64> {
     busy_seconds(&std::fs::read_to_string("/proc/stat")?)
-}
-
-/// User and system time of a `/proc/PID/stat`.
-fn process_seconds(stat: &str) -> anyhow::Result<f64> {
-    Ok((field(stat, UTIME)? + field(stat, STIME)?) / TICKS)
-}
-
-/// Fields of a `/proc/PID/stat`, counted from the state, which is the first one after the name.
-const UTIME: usize = 11;
-const STIME: usize = 12;
-const THREADS: usize = 17;
-
-fn field(stat: &str, at: usize) -> anyhow::Result<f64> {
-    let after_name = stat.rsplit(')').next().context("no name in stat")?;
-    Ok(after_name.split_whitespace().nth(at).context("a short stat")?.parse()?)
 }
 
 /// CPU of the machine but for this process: daemons, shims, engines, plugins, containers, and the kernel for them.
@@ -180,33 +165,14 @@ fn busy_seconds(stat: &str) -> anyhow::Result<f64> {
     Ok((user + nice + system + irq + softirq) / TICKS)
 }
 
-fn kib(smaps: &str, name: &str) -> anyhow::Result<f64> {
-    let line = smaps.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no line {name}"))?;
-    Ok(line.split_whitespace().next().context("no value")?.parse()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_process_with_a_bad_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 9 9 20 0 1 0 100 0 0";
-        assert_eq!(process_seconds(stat).unwrap(), 2.0);
-        assert_eq!(field(stat, THREADS).unwrap(), 1.0);
-        assert!(process_seconds("7 (a) S 1").is_err());
-    }
-
-    #[test]
     fn idle_and_stolen_time_is_not_busy() {
         let stat = "cpu  100 10 50 9000 800 5 35 700 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
         assert_eq!(busy_seconds(stat).unwrap(), 2.0);
-    }
-
-    #[test]
-    fn memory_by_name() {
-        let smaps = "55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:    1200 kB\nPss:     300 kB\nPss_Anon:  10 kB\n";
-        assert_eq!((kib(smaps, "Pss:").unwrap(), kib(smaps, "Rss:").unwrap()), (300.0, 1200.0));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Cri {
             networks: own.map(|(name, runtime)| (name.clone(), network.for_runtime(runtime))).collect(),
             network,
             bases: OnceLock::new(),
-            logs: logs::Logs::keeping(&config.state.join("io.containerd.grpc.v1.cri/fifos.sock")),
+            logs: logs::Logs::keeping(&paths::keeper(&config)),
             config,
             host,
             accounts: rootfs::Known::default(),

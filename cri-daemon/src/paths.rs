@@ -49,6 +49,11 @@ pub fn by_id(config: &Config) -> ([PathBuf; 2], [PathBuf; 2]) {
     ([sandboxes_root(config), sandboxes_state(config)], [containers_root(config), containers_state(config)])
 }
 
+/// The socket of the process that keeps FIFOs open.
+pub fn keeper(config: &Config) -> PathBuf {
+    config.state.join(PLUGIN).join("fifos.sock")
+}
+
 fn sandboxes_root(config: &Config) -> PathBuf {
     config.root.join(PLUGIN).join("sandboxes")
 }

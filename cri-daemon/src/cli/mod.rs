@@ -4,8 +4,10 @@
 //! - [`run`]: a Pod manifest without a kubelet: read ([`manifest`], [`check`], [`quantity`]), translated ([`pod`],
 //!   [`parts`]), prepared ([`prepare`]), followed ([`follow`]).
 //! - [`rm`], [`load`], [`report`]: removing pods, importing images, what the seam has cost.
+//! - [`bill`]: what core, CRI side and shims cost each pod.
 //! - [`why`]: what a pod's start was made of, or waits for: told in a table and one sentence ([`why::longest`]).
 
+mod bill;
 mod check;
 mod client;
 mod daemon;
@@ -93,6 +95,15 @@ enum Command {
         #[arg(value_name = "POD")]
         pod: String,
     },
+    /// Charge what the runtime itself costs to the pods
+    ///
+    /// Memory, CPU time since the start, threads and descriptors of core, CRI side and shims: a pod pays for its shim
+    /// alone, and for an equal part of the daemons. The most expensive pod comes first. Needs root.
+    Bill {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Import an OCI or Docker image archive for the kubelet
     Load {
         /// The archive, as written by `docker save`, `skopeo copy` or `ctr images export`
@@ -125,6 +136,7 @@ async fn client(config: Config, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Rm { pods, all } => rm::rm(address, root, &pods, all).await.map(|()| ExitCode::SUCCESS),
         Command::Why { pod } => why::why(address, &pod).await.map(|()| ExitCode::SUCCESS),
+        Command::Bill { json } => bill::bill(&config, json).await.map(|()| ExitCode::SUCCESS),
         Command::Load { archive } => load::load(&config, &archive).await.map(|()| ExitCode::SUCCESS),
         Command::Seam => report::seam(address).await.map(|()| ExitCode::SUCCESS),
     }

@@ -46,10 +46,18 @@ pub async fn seam(address: &Path) -> anyhow::Result<()> {
 
 /// What crossed the seam since the daemon was started, by service.
 pub async fn seam_table(client: &mut Client) -> anyhow::Result<String> {
+    Ok(render_seam(&account(client).await?.context("this daemon does not measure its seam")?))
+}
+
+/// The wiring of the daemon that answers; none of another runtime.
+pub async fn wiring(client: &mut Client) -> anyhow::Result<Option<String>> {
+    Ok(account(client).await?.map(|seam| seam.wiring))
+}
+
+async fn account(client: &mut Client) -> anyhow::Result<Option<Seam>> {
     let status = said(client.runtime.status(v1::StatusRequest { verbose: true }).await)?;
-    let seam = status.info.get("seam").context("this daemon does not measure its seam")?;
-    let seam: Seam = serde_json::from_str(seam).context("the daemon's account of its seam")?;
-    Ok(render_seam(&seam))
+    let seam = status.info.get("seam").map(|json| serde_json::from_str(json));
+    seam.transpose().context("the daemon's account of its seam")
 }
 
 fn render_seam(seam: &Seam) -> String {

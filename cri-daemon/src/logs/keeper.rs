@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
 /// How the process is called.
-const NAME: &str = "seam-fifo-keeper";
+pub const NAME: &str = "seam-fifo-keeper";
 /// How long an answer may take.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How often deleted FIFOs are looked for.

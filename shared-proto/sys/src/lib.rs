@@ -12,6 +12,7 @@
 //! - [`process`]: signals by number, children that are given descriptors.
 //! - [`signals`]: the signals that end a daemon, and how long its work may go on then.
 //! - [`socket`]: listening on a Unix socket that one daemon owns.
+//! - [`usage`]: what a process uses.
 
 pub mod blocking;
 pub mod caps;
@@ -25,5 +26,6 @@ pub mod netns;
 pub mod process;
 pub mod signals;
 pub mod socket;
+pub mod usage;
 
 pub use blocking::blocking;

@@ -58,12 +58,22 @@ pub fn bind(path: &Path, access: Access) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
+/// The process that made the socket at `path` listen; usually the one that answers there.
+pub fn owner(path: &Path) -> io::Result<u32> {
+    peer_pid(&UnixStream::connect(path)?)
+}
+
+fn peer_pid(stream: &UnixStream) -> io::Result<u32> {
+    let credentials = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials)?;
+    // 0: a process that can't be seen from here.
+    u32::try_from(credentials.pid()).ok().filter(|pid| *pid != 0).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 /// Who is at the other end: `containerd (pid 812)`.
 fn peer(stream: &UnixStream) -> String {
-    let Ok(credentials) = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials) else {
+    let Ok(pid) = peer_pid(stream) else {
         return "another process".into();
     };
-    let pid = credentials.pid();
     match fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("{} (pid {pid})", name.trim()),
         Err(_) => format!("pid {pid}"),
@@ -85,6 +95,7 @@ mod tests {
         let first = bind(&path, mine()).unwrap();
         let refused = bind(&path, mine()).unwrap_err().to_string();
         assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
+        assert_eq!(owner(&path).unwrap(), std::process::id());
         drop(first);
         bind(&path, mine()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
