@@ -1,8 +1,11 @@
 //! Single calls on the ports in the three wirings, with an in-memory core behind them.
 //!
 //! `merged` is the plain call, `loopback` gRPC over a pipe in this process, `split` gRPC over a Unix socket to another.
+//!
+//! The last group is what counting, an account of a start, and somebody who watches it add to the plain call.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -11,7 +14,9 @@ use seam_bench::{BLOB, BLOB_SIZE, NAMESPACE, container, fill};
 use shared_proto::containerd::{containers, content, tasks};
 use shared_proto::core::Core;
 use shared_proto::fake::FakeCore;
-use shared_proto::{Context, transport};
+use shared_proto::meter::{Meter, Observer, Way, observed};
+use shared_proto::seam::v1::Message;
+use shared_proto::{Code, Context, transport};
 use tokio::runtime::Runtime;
 
 /// The other process of `split`. It ends when its standard input is closed.
@@ -70,6 +75,8 @@ fn ports(c: &mut Criterion) {
         core.containers.delete(&cx, containers::DeleteContainerRequest { id: "made".into() }).await.expect("delete");
     });
 
+    measuring(c, &rt, &wirings[0].1);
+
     let mut group = c.benchmark_group("content read of 1 MiB");
     group.throughput(Throughput::Bytes(BLOB_SIZE as u64));
     for (wiring, core) in &wirings {
@@ -84,6 +91,41 @@ fn ports(c: &mut Criterion) {
                 assert_eq!(size, BLOB_SIZE);
             });
         });
+    }
+    group.finish();
+}
+
+/// Is told of calls, as the account of a start is, and shown their messages if it is watched.
+struct Account {
+    watched: bool,
+}
+
+impl Observer for Account {
+    fn began(&self, _: &'static str) -> usize {
+        0
+    }
+    fn ended(&self, _: usize, _: Option<Code>) {}
+    fn watched(&self) -> bool {
+        self.watched
+    }
+    fn message(&self, _: usize, _: Way, message: Message) {
+        std::hint::black_box(message);
+    }
+}
+
+/// A plain call without the meter, with it, with an account, and with one that is watched.
+fn measuring(c: &mut Criterion, rt: &Runtime, plain: &Core) {
+    let metered = plain.clone().metered(&Meter::default(), false);
+    let get = async |core: &Core| {
+        let request = tasks::GetRequest { container_id: "task".into(), exec_id: String::new() };
+        core.tasks.get(&Context::new(NAMESPACE), request).await.expect("get");
+    };
+    let mut group = c.benchmark_group("Tasks.Get in merged, measured");
+    group.bench_function("not at all", |b| b.to_async(rt).iter(|| get(plain)));
+    group.bench_function("counted", |b| b.to_async(rt).iter(|| get(&metered)));
+    for (name, watched) in [("with an account", false), ("watched", true)] {
+        let account = Arc::new(Account { watched });
+        group.bench_function(name, |b| b.to_async(rt).iter(|| observed(account.clone(), get(&metered))));
     }
     group.finish();
 }

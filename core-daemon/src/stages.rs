@@ -4,21 +4,36 @@
 //! [`stage`], wherever it is, because the container's list lies in the task. Whoever goes on in a task of its own takes
 //! it along with [`carried`]. Work that belongs to no container pays a look at a task-local.
 //!
-//! Limits: the last [`CONTAINERS`] containers, each with at most [`STAGES`] stages, of its first hour; in memory only.
+//! While somebody watches a call, the messages that its parts exchange with shims are kept as well ([`keep`]).
+//!
+//! Limits: the last [`CONTAINERS`] containers, each with at most [`STAGES`] stages, of its first hour, and [`SEEN`] bytes
+//! of messages; in memory only.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use shared_proto::meter::Way;
+use shared_proto::seam::v1::Message;
+
 /// Containers that are remembered, each with some hundred bytes.
 const CONTAINERS: usize = 1024;
 /// Stages of one container: several times what a start has.
 const STAGES: usize = 48;
+/// Bytes of messages of one container: of a start and then some.
+const SEEN: usize = 256 << 10;
 /// In [`Kept::took_us`]: it is under way.
 const RUNNING: u32 = u32::MAX;
 
 tokio::task_local! {
-    static CURRENT: Arc<Container>;
+    static CURRENT: Current;
+}
+
+/// What a task works for.
+#[derive(Clone)]
+struct Current {
+    container: Arc<Container>,
+    watched: bool,
 }
 
 /// All of them. Clones share the list.
@@ -30,6 +45,8 @@ struct Container {
     id: Box<str>,
     since: Instant,
     stages: Mutex<Vec<Kept>>,
+    /// Messages of stages, by their place in the list.
+    seen: Mutex<Vec<(usize, Way, Message)>>,
 }
 
 /// A stage as it is kept: small, as there are many.
@@ -42,13 +59,16 @@ struct Kept {
 }
 
 /// One call that was served for a container, or a part of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
     pub name: &'static str,
     pub kind: Kind,
     pub began: Instant,
     /// None: it is under way.
     pub took: Option<Duration>,
+    /// What was asked of the shim, and answered, where somebody watched.
+    pub sent: Option<Message>,
+    pub received: Option<Message>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +86,11 @@ struct Running {
 }
 
 impl Stages {
-    /// Serves a call for a container: `work`, and all that it names, is remembered.
-    pub async fn during<F: Future>(&self, ns: &str, id: &str, call: &'static str, work: F) -> F::Output {
+    /// Serves a call for a container: `work`, and all that it names, is remembered; while it is `watched`, with messages.
+    pub async fn during<F: Future>(&self, ns: &str, id: &str, call: &'static str, watched: bool, work: F) -> F::Output {
         let container = self.container(ns, id);
         let running = Running::begin(&container, call, Kind::Call);
-        let done = CURRENT.scope(container, work).await;
+        let done = CURRENT.scope(Current { container, watched }, work).await;
         drop(running);
         done
     }
@@ -89,7 +109,8 @@ impl Stages {
         if all.len() >= CONTAINERS {
             all.pop_front();
         }
-        let new = Arc::new(Container { ns: ns.into(), id: id.into(), since: Instant::now(), stages: Mutex::default() });
+        let (stages, seen) = (Mutex::default(), Mutex::default());
+        let new = Arc::new(Container { ns: ns.into(), id: id.into(), since: Instant::now(), stages, seen });
         all.push_back(new.clone());
         new
     }
@@ -106,18 +127,26 @@ fn find(all: &VecDeque<Arc<Container>>, ns: &str, id: &str) -> Option<Arc<Contai
 
 /// Does `work` as a named part of the call that this task serves.
 pub async fn stage<F: Future>(name: &'static str, work: F) -> F::Output {
-    let running = CURRENT.try_with(|container| Running::begin(container, name, Kind::Step)).ok();
+    let running = CURRENT.try_with(|current| Running::begin(&current.container, name, Kind::Step)).ok();
     let done = work.await;
     drop(running);
     done
 }
 
+/// Keeps a message of the part under way, if somebody watches the call; only then it is made.
+pub fn keep(way: Way, message: impl FnOnce() -> Message) {
+    let watched = CURRENT.try_with(|current| current.watched.then(|| current.container.clone())).ok().flatten();
+    if let Some(container) = watched {
+        container.keep(way, message());
+    }
+}
+
 /// `work`, which is to be done in another task, for the same container.
 pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    let current = CURRENT.try_with(Arc::clone).ok();
+    let current = CURRENT.try_with(Current::clone).ok();
     async move {
         match current {
-            Some(container) => CURRENT.scope(container, work).await,
+            Some(current) => CURRENT.scope(current, work).await,
             None => work.await,
         }
     }
@@ -125,13 +154,29 @@ pub fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
 
 impl Container {
     fn told(&self) -> Vec<Stage> {
-        let told = |kept: &Kept| Stage {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let message = |at: usize, way: Way| seen.iter().find(|seen| (seen.0, seen.1) == (at, way)).map(|s| s.2.clone());
+        let told = |(at, kept): (usize, &Kept)| Stage {
             name: kept.name,
             kind: kept.kind,
             began: self.since + Duration::from_micros(kept.start_us.into()),
             took: (kept.took_us != RUNNING).then(|| Duration::from_micros(kept.took_us.into())),
+            sent: message(at, Way::There),
+            received: message(at, Way::Back),
         };
-        self.lock().iter().map(told).collect()
+        self.lock().iter().enumerate().map(told).collect()
+    }
+
+    /// The parts of a call, and the calls for a container, follow one another: the last one that is under way is meant.
+    fn keep(&self, way: Way, message: Message) {
+        let at = self.lock().iter().rposition(|kept| kept.took_us == RUNNING && kept.kind == Kind::Step);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = seen.iter().map(|(.., message)| message.value.len()).sum::<usize>() + message.value.len();
+        if let Some(at) = at
+            && size <= SEEN
+        {
+            seen.push((at, way, message));
+        }
     }
 
     /// `None` once it is too old for anything that is done for it to belong to its start.
@@ -169,55 +214,4 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(stages: &Stages, id: &str) -> Vec<(&'static str, bool)> {
-        stages.of("k8s.io", id).iter().map(|stage| (stage.name, stage.took.is_some())).collect()
-    }
-
-    #[tokio::test]
-    async fn parts_belong_to_the_container_whose_call_they_are_done_for() {
-        let stages = Stages::default();
-        let (held, hold) = tokio::sync::oneshot::channel::<()>();
-        let create = {
-            let stages = stages.clone();
-            tokio::spawn(async move {
-                let work = async {
-                    stage("bundle", async {}).await;
-                    // As services do it, so that a caller who goes away cancels nothing.
-                    let shim = stage("shim", async { hold.await.unwrap() });
-                    tokio::spawn(carried(shim)).await.unwrap();
-                };
-                stages.during("k8s.io", "a", "Tasks.create", work).await;
-            })
-        };
-        stage("nobody's", async {}).await;
-        while stages.of("k8s.io", "a").len() < 3 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(names(&stages, "a"), [("Tasks.create", false), ("bundle", true), ("shim", false)]);
-        held.send(()).unwrap();
-        create.await.unwrap();
-        assert_eq!(names(&stages, "a"), [("Tasks.create", true), ("bundle", true), ("shim", true)]);
-        let all = stages.of("k8s.io", "a");
-        assert_eq!((all[0].kind, all[2].kind), (Kind::Call, Kind::Step));
-        assert!(all[0].took >= all[2].took);
-        assert!(stages.of("moby", "a").is_empty() && stages.of("k8s.io", "b").is_empty());
-    }
-
-    #[tokio::test]
-    async fn the_list_is_bounded_in_both_directions() {
-        let stages = Stages::default();
-        for n in 0..CONTAINERS + 5 {
-            stages.during("ns", &n.to_string(), "Tasks.create", async {}).await;
-        }
-        assert_eq!(stages.lock().len(), CONTAINERS);
-        assert!(stages.of("ns", "4").is_empty() && stages.of("ns", "5").len() == 1);
-        for _ in 0..STAGES + 5 {
-            stages.during("ns", "5", "Containers.update", async {}).await;
-        }
-        assert_eq!(stages.of("ns", "5").len(), STAGES);
-        assert!(stages.of("ns", "5").iter().all(|stage| stage.took.is_some()));
-    }
-}
+mod tests;

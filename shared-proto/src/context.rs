@@ -10,6 +10,8 @@ pub const NAMESPACE_HEADER: &str = "containerd-namespace";
 pub const LEASE_HEADER: &str = "containerd-lease";
 /// W3C trace context header.
 pub const TRACE_HEADER: &str = "traceparent";
+/// Header that says that somebody watches the call.
+pub const WATCHED_HEADER: &str = "seam-watched";
 
 /// The surroundings of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Context {
     pub lease: Option<String>,
     /// W3C trace context of the caller.
     pub traceparent: Option<String>,
+    /// Whether somebody watches: then messages that are sent for this call are kept.
+    pub watched: bool,
 }
 
 impl Context {
@@ -41,7 +45,12 @@ impl Context {
     /// Reads the headers of a gRPC request. Headers that aren't ASCII count as absent.
     pub fn from_metadata(metadata: &tonic::metadata::MetadataMap) -> Self {
         let get = |key| metadata.get(key).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        Self { namespace: get(NAMESPACE_HEADER), lease: get(LEASE_HEADER), traceparent: get(TRACE_HEADER) }
+        Self {
+            namespace: get(NAMESPACE_HEADER),
+            lease: get(LEASE_HEADER),
+            traceparent: get(TRACE_HEADER),
+            watched: metadata.contains_key(WATCHED_HEADER),
+        }
     }
 
     /// Writes the headers of a gRPC request.
@@ -53,6 +62,9 @@ impl Context {
                 let value = value.parse().map_err(|_| Error::invalid(format!("{key} is not ASCII: {value:?}")))?;
                 metadata.insert(key, value);
             }
+        }
+        if self.watched {
+            metadata.insert(WATCHED_HEADER, tonic::metadata::MetadataValue::from_static("1"));
         }
         Ok(())
     }

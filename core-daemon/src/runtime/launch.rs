@@ -4,6 +4,8 @@
 //! Both are short; they are killed when they take longer than their deadline. What they print on standard error goes
 //! into the error. The shim itself is no child of this process: `start` detaches it.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,6 +13,8 @@ use std::time::Duration;
 use prost::Message;
 use prost_types::Any;
 use sha2::{Digest, Sha256};
+use shared_proto::meter::Way;
+use shared_proto::seam::v1 as seam;
 use shared_proto::ttrpc::task::DeleteResponse;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
@@ -22,6 +26,7 @@ use super::manager::RuntimeConfig;
 use super::process::Exit;
 use super::shim::exit_of;
 use crate::domain::Payload;
+use crate::stages;
 
 /// For `start`: more than any machine needs that is not hopelessly overloaded.
 const START: Duration = Duration::from_secs(60);
@@ -84,7 +89,15 @@ pub(super) async fn start(
 ) -> Result<Bootstrap, RuntimeError> {
     let options = options.map(|o| Any { type_url: o.type_url.clone(), value: o.value.clone() }.encode_to_vec());
     let command = command(config, bundle, binary, "start");
+    stages::keep(Way::There, || {
+        let command = command.as_std();
+        seam::Message::command(std::iter::once(command.get_program()).chain(command.get_args()))
+    });
     let output = run(command, binary, "start", &options.unwrap_or_default(), START).await?;
+    stages::keep(Way::Back, || match output.first() {
+        Some(b'{') => seam::Message::json(output.clone()),
+        Some(_) | None => seam::Message::command([OsStr::from_bytes(&output)]),
+    });
     Bootstrap::parse(&output).map_err(|reason| RuntimeError::Launch {
         binary: binary.to_owned(),
         action: "start",

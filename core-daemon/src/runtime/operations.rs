@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prost::Message;
+use prost::Name;
 use prost_types::Any;
 use serde::de::IgnoredAny;
 use shared_proto::containerd::task_types::ProcessInfo;
@@ -317,10 +317,10 @@ fn any(payload: Payload) -> Any {
     Any { type_url: payload.type_url, value: payload.value }
 }
 
-async fn call<A: Message + Default>(
+async fn call<A: Name + Default>(
     task: &Task,
     method: &'static str,
-    request: &impl Message,
+    request: &impl Name,
     limit: Duration,
 ) -> Result<A, RuntimeError> {
     let doing = || format!("task {:?}: {method}", task.id.as_str());

@@ -19,9 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use prost::Message;
+use prost::Name;
 use prost_types::Timestamp;
 use shared_proto::Code;
+use shared_proto::meter::Way;
+use shared_proto::seam::v1::Message;
 use shared_proto::ttrpc::task::{ConnectRequest, ConnectResponse};
 use shared_proto::ttrpc::{TASK_V2, TASK_V3};
 use shared_ttrpc::{CallError, Client, Options};
@@ -31,6 +33,7 @@ use super::bootstrap::Bootstrap;
 use super::error::RuntimeError;
 use super::process::Exit;
 use super::shim_log::ShimLog;
+use crate::stages;
 
 /// How long each kind of call may take.
 pub(super) mod deadline {
@@ -108,11 +111,11 @@ impl Shim {
     }
 
     /// Calls a method of the Task service. `limit` is `None` only for `Wait`. `doing` goes in front of an error.
-    pub async fn call<A: Message + Default>(
+    pub async fn call<A: Name + Default>(
         &self,
         ns: &str,
         method: &str,
-        request: &impl Message,
+        request: &impl Name,
         limit: Option<Duration>,
         doing: impl FnOnce() -> String,
     ) -> Result<A, RuntimeError> {
@@ -121,6 +124,7 @@ impl Shim {
             return Err(RuntimeError::Shim { doing: doing(), source });
         };
         let options = Options { deadline: limit, namespace: Some(ns) };
+        stages::keep(Way::There, || Message::of(request));
         let v3 = self.v3.load(Ordering::Relaxed);
         let mut answer = client.call(service(v3), method, request, options).await;
         if !self.settled.load(Ordering::Relaxed) {
@@ -134,6 +138,9 @@ impl Shim {
             } else if matches!(answer, Ok(_) | Err(CallError::Status(_))) {
                 self.settled.store(true, Ordering::Relaxed);
             }
+        }
+        if let Ok(message) = &answer {
+            stages::keep(Way::Back, || Message::of(message));
         }
         answer.map_err(|source| RuntimeError::Shim { doing: doing(), source })
     }

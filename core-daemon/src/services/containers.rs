@@ -97,7 +97,7 @@ impl api::Containers for ContainersService {
             this.exchange.publish_message(scope.ns.as_str(), "/containers/create", &event);
             Ok(pb::CreateContainerResponse { container: Some(made) })
         });
-        self.stages.during(of.0.as_str(), &of.1, "Containers.create", work).await
+        self.stages.during(of.0.as_str(), &of.1, "Containers.create", cx.watched, work).await
     }
 
     async fn update(&self, cx: &Context, req: pb::UpdateContainerRequest) -> Result<pb::UpdateContainerResponse> {
@@ -126,7 +126,7 @@ impl api::Containers for ContainersService {
             this.exchange.publish_message(scope.ns.as_str(), "/containers/update", &event);
             Ok(pb::UpdateContainerResponse { container: Some(updated) })
         });
-        self.stages.during(of.0.as_str(), &of.1, "Containers.update", updated).await
+        self.stages.during(of.0.as_str(), &of.1, "Containers.update", cx.watched, updated).await
     }
 
     async fn delete(&self, cx: &Context, req: pb::DeleteContainerRequest) -> Result<()> {

@@ -190,5 +190,7 @@ fn core_stage(id: &str, stage: Stage) -> seam::CoreStage {
         began_us: micros(clock::monotonic_at(stage.began)),
         us: micros(stage.took.unwrap_or_else(|| stage.began.elapsed())),
         running: stage.took.is_none(),
+        sent: stage.sent,
+        received: stage.received,
     }
 }

@@ -56,7 +56,7 @@ impl Port for SnapshotsService {
         let scope = Scope::of(cx)?;
         // CRI gives a container's snapshot the container's id.
         let made = self.0.prepare(&scope, &req.snapshotter, &req.key, &req.parent, req.labels);
-        let made = self.1.during(scope.ns.as_str(), &req.key, "Snapshots.prepare", made).await?;
+        let made = self.1.during(scope.ns.as_str(), &req.key, "Snapshots.prepare", cx.watched, made).await?;
         Ok(s::PrepareSnapshotResponse { mounts: messages(made) })
     }
 

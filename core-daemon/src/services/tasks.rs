@@ -77,7 +77,7 @@ impl Port for TasksService {
             return Err(Error::unimplemented("a task in a sandbox that somebody else has started"));
         }
         let (stages, of) = (&self.stages, id.clone());
-        stages.during(ns.clone().as_str(), of.as_str(), "Tasks.create", self.make(ns, id, req)).await
+        stages.during(ns.clone().as_str(), of.as_str(), "Tasks.create", cx.watched, self.make(ns, id, req)).await
     }
 
     async fn start(&self, cx: &Context, req: StartRequest) -> Result<StartResponse> {
@@ -85,7 +85,7 @@ impl Port for TasksService {
         let (of, of_task) = ((ns.clone(), id.clone()), req.exec_id.is_empty());
         let started = detached(async move { Ok(tasks.start(&ns, &id, &req.exec_id).await?) });
         let pid = match of_task {
-            true => self.stages.during(of.0.as_str(), of.1.as_str(), "Tasks.start", started).await?,
+            true => self.stages.during(of.0.as_str(), of.1.as_str(), "Tasks.start", cx.watched, started).await?,
             false => started.await?,
         };
         Ok(StartResponse { pid })

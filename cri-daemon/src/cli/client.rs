@@ -1,4 +1,4 @@
-//! A plain CRI client: what `run`, `rm`, `why` and `seam` are, in every wiring.
+//! A plain CRI client: what `run`, `rm`, `why`, `trace`, `bill` and `seam` are, in every wiring.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ impl Client {
             .await
             .map_err(|e| anyhow::anyhow!("{e}; is the daemon running, and is this its CRI socket?"))?;
         Ok(Self {
-            starts: StartsClient::new(channel.clone()),
+            starts: StartsClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
         })

@@ -6,6 +6,8 @@
 //! - [`rm`], [`load`], [`report`]: removing pods, importing images, what the seam has cost.
 //! - [`bill`]: what core, CRI side and shims cost each pod.
 //! - [`why`]: what a pod's start was made of, or waits for: told in a table and one sentence ([`why::longest`]).
+//! - [`trace`]: the same as a sequence diagram, with the messages where the start was watched. [`nesting`]: what is a
+//!   part of what.
 
 mod bill;
 mod check;
@@ -14,6 +16,7 @@ mod daemon;
 mod follow;
 mod load;
 mod manifest;
+mod nesting;
 mod parts;
 mod pod;
 mod prepare;
@@ -21,6 +24,7 @@ mod quantity;
 mod report;
 mod rm;
 mod run;
+mod trace;
 mod why;
 
 use std::path::{Path, PathBuf};
@@ -95,6 +99,12 @@ enum Command {
         #[arg(value_name = "POD")]
         pod: String,
     },
+    /// Draw the start of a pod as a sequence diagram: who asked whom for what, when
+    ///
+    /// Of a pod that is known to `why` it draws the calls with their times. The messages are there if the start was
+    /// watched: run the pod with --manifest, or --wait for the next start by a kubelet. Values of environment variables
+    /// and credentials are left out.
+    Trace(trace::Options),
     /// Charge what the runtime itself costs to the pods
     ///
     /// Memory, CPU time since the start, threads and descriptors of core, CRI side and shims: a pod pays for its shim
@@ -132,10 +142,11 @@ async fn client(config: Config, command: Command) -> anyhow::Result<ExitCode> {
     let (address, root) = (&config.cri.address, &config.root);
     match command {
         Command::Run { manifest, rm, detach, report } => {
-            run::run(address, root, &run::Options { manifest, rm, detach, report }).await
+            run::run(address, root, &run::Options { manifest, rm, detach, report, quiet: false }).await
         }
         Command::Rm { pods, all } => rm::rm(address, root, &pods, all).await.map(|()| ExitCode::SUCCESS),
         Command::Why { pod } => why::why(address, &pod).await.map(|()| ExitCode::SUCCESS),
+        Command::Trace(options) => trace::trace(address, root, &options).await,
         Command::Bill { json } => bill::bill(&config, json).await.map(|()| ExitCode::SUCCESS),
         Command::Load { archive } => load::load(&config, &archive).await.map(|()| ExitCode::SUCCESS),
         Command::Seam => report::seam(address).await.map(|()| ExitCode::SUCCESS),

@@ -31,6 +31,8 @@ pub struct Options {
     pub rm: bool,
     pub detach: bool,
     pub report: bool,
+    /// Say the pod's id and address on standard error: something else goes to standard output.
+    pub quiet: bool,
 }
 
 /// What was started.
@@ -88,7 +90,7 @@ async fn go(
     stop: &CancellationToken,
     sandbox: &mut Option<String>,
 ) -> anyhow::Result<(Running, u8)> {
-    let running = start(client, plan, stop, sandbox).await?;
+    let running = start(client, plan, options, stop, sandbox).await?;
     let code = match options.detach {
         true => 0,
         false => follow(client, plan, &running, stop).await?,
@@ -99,6 +101,7 @@ async fn go(
 async fn start(
     client: &mut Client,
     plan: &Plan,
+    options: &Options,
     stop: &CancellationToken,
     made: &mut Option<String>,
 ) -> anyhow::Result<Running> {
@@ -116,10 +119,11 @@ async fn start(
     let sandbox = said(client.runtime.run_pod_sandbox(request).await).context("start the pod")?.pod_sandbox_id;
     *made = Some(sandbox.clone());
     progress(&format!("pod {} is up", plan.pod.metadata.name), began);
-    println!("pod {} {sandbox}", plan.pod.metadata.name);
+    let say = |line: String| if options.quiet { eprintln!("{line}") } else { println!("{line}") };
+    say(format!("pod {} {sandbox}", plan.pod.metadata.name));
     let status = client.sandbox(&sandbox, false).await?.status.unwrap_or_default();
     match status.network {
-        Some(network) if !network.ip.is_empty() => println!("ip {}", network.ip),
+        Some(network) if !network.ip.is_empty() => say(format!("ip {}", network.ip)),
         Some(_) | None => eprintln!("the pod has no address of its own"),
     }
 

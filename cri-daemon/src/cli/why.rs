@@ -1,8 +1,7 @@
 //! `cri-daemon why`: a pod's start as a table, and one sentence: what it waits for, or what took the longest.
 //!
 //! The longest is the stage with the most time that no stage within it accounts for: a runtime's `create`, rather than
-//! the call, the stage and the request around it. What lies within what follows from the times, and from which side of
-//! the seam a stage is on: see [`contains`].
+//! the call, the stage and the request around it. What lies within what follows from the times: see [`nesting`](super::nesting).
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,10 +10,8 @@ use shared_proto::seam::v1::stage::Place;
 use shared_proto::seam::v1::{ExplainRequest, ExplainResponse, Request, Stage};
 
 use super::client::{Client, said};
+use super::nesting::{contains, depth};
 use super::report::{short, time};
-
-/// Two processes note the ends of one thing: they may differ by so much.
-const SLACK_US: u64 = 500;
 
 /// Prints why the start of `pod` takes, or took, so long.
 pub async fn why(address: &Path, pod: &str) -> anyhow::Result<()> {
@@ -131,31 +128,6 @@ fn rest<'a>((start, end): (u64, u64), stages: impl Iterator<Item = &'a Stage>) -
         at = at.max(to.min(end));
     }
     rest + end.saturating_sub(at)
-}
-
-/// Whether `inner` is a part of `outer`. The network, the files and the task of a pod are made side by side, so time
-/// alone does not say it: of these only the task makes calls, and only the network runs plugins.
-fn contains(outer: &Stage, inner: &Stage) -> bool {
-    let (start, end) = (inner.start_us, inner.start_us + inner.us);
-    let in_time = start + SLACK_US >= outer.start_us && end <= outer.start_us + outer.us + SLACK_US;
-    let is_plugin = inner.name == "cni-plugin";
-    let related = match outer.name.as_str() {
-        "cni" => is_plugin,
-        "rollback" => true,
-        "netns" | "files" | "cni-plugin" => false,
-        _ => !is_plugin,
-    };
-    depth(inner) > depth(outer) && in_time && related
-}
-
-fn depth(stage: &Stage) -> usize {
-    match stage.place() {
-        Place::Cri if stage.name == "cni-plugin" => 1,
-        Place::Cri => 0,
-        Place::Seam => 1,
-        Place::Core => 2,
-        Place::CoreStep => 3,
-    }
 }
 
 fn side(stage: &Stage) -> &'static str {

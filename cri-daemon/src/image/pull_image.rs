@@ -22,6 +22,7 @@ pub(super) type Key = (Reference, Credentials, String);
 impl Cri {
     pub async fn pull_image(&self, req: v1::PullImageRequest) -> Result<v1::PullImageResponse> {
         let came = Instant::now();
+        let asked = self.0.starts.watches.note(&req);
         let spec = req.image.ok_or(ImageError::Unnamed)?;
         let reference = Reference::parse(&spec.image)?;
         let credentials = Credentials::parse(req.auth.as_ref(), &reference)?;
@@ -32,17 +33,22 @@ impl Cri {
         };
         // A kubelet says for which pod it pulls, while the pod's containers wait.
         let start = req.sandbox_config.as_ref().and_then(|pod| self.0.starts.of_pod(pod));
-        let request = start.map(|start| start.timeline.request("PullImage", &spec.image, "", came, &self.0.metrics));
+        let of = (spec.image.as_str(), "");
+        let request = start.map(|start| self.0.starts.request(&start, "PullImage", of, came, &self.0.metrics));
         let pulled = {
             // Without parts: others may wait for the same pull.
             let _stage = request.as_ref().map(|request| request.stage("pull"));
             images.pull(reference, credentials, snapshotter).await
         };
-        if let (Some(request), Err(e)) = (&request, &pulled) {
-            request.failed(e);
+        let pulled = pulled.map(|image_ref| v1::PullImageResponse { image_ref });
+        if let Some(request) = request {
+            request.asked(asked);
+            match &pulled {
+                Ok(answer) => request.answered(answer),
+                Err(e) => request.failed(e),
+            }
         }
-        let image_ref = pulled?;
-        Ok(v1::PullImageResponse { image_ref })
+        pulled
     }
 }
 

@@ -3,10 +3,12 @@
 //! The request's own work books its stages by [`Request::stage`]. Work below it that knows of no request books by
 //! [`here`], and the calls on the core by themselves: both find the account in the task that [`Request::watch`] runs.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared_proto::meter::{self, Observer};
+use shared_proto::meter::{self, Observer, Way};
+use shared_proto::seam::v1::Message;
 use shared_proto::{Code, Error, trace};
 
 use crate::metrics::Metrics;
@@ -15,6 +17,10 @@ use crate::metrics::Metrics;
 const STAGES: usize = 96;
 /// The most bytes of an error that are kept.
 const ERROR: usize = 600;
+/// Bytes of messages of one request that are kept.
+const MESSAGES: usize = 512 << 10;
+/// In place of a stage: the request itself.
+const ITSELF: usize = usize::MAX;
 /// In [`Stage::took_us`]: it is under way.
 const RUNNING: u32 = u32::MAX;
 
@@ -31,6 +37,8 @@ pub struct Account {
     /// The container's id; empty: the pod.
     pub id: Box<str>,
     pub came: Instant,
+    /// Whether its messages are kept.
+    watched: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -39,7 +47,12 @@ struct Inner {
     stages: Vec<Stage>,
     took: Option<Duration>,
     error: Option<Box<str>>,
+    /// Of stages by their place in the list; empty where nobody watches.
+    messages: Vec<(usize, Way, Message)>,
 }
+
+/// What went over for a stage, and came back.
+pub type Exchange = (Option<Message>, Option<Message>);
 
 /// One stage of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +96,30 @@ pub struct Running {
 
 impl Account {
     pub(super) fn new(rpc: &'static str, subject: &str, id: &str, came: Instant) -> Self {
-        Self { rpc, subject: subject.into(), id: id.into(), came, inner: Mutex::default() }
+        let (watched, inner) = (AtomicBool::new(false), Mutex::default());
+        Self { rpc, subject: subject.into(), id: id.into(), came, watched, inner }
+    }
+
+    /// From now on messages are kept.
+    pub(super) fn watch(&self) {
+        self.watched.store(true, Relaxed);
+    }
+
+    /// The messages of the request itself, and of its stages in their order, where somebody watched.
+    pub fn exchanges(&self) -> (Exchange, Vec<Exchange>) {
+        let inner = self.lock();
+        let message =
+            |at: usize, way: Way| inner.messages.iter().find(|m| (m.0, m.1) == (at, way)).map(|m| m.2.clone());
+        let of = |at: usize| (message(at, Way::There), message(at, Way::Back));
+        (of(ITSELF), (0..inner.stages.len()).map(of).collect())
+    }
+
+    fn keep(&self, at: usize, way: Way, message: Message) {
+        let mut inner = self.lock();
+        let size = inner.messages.iter().map(|(.., message)| message.value.len()).sum::<usize>() + message.value.len();
+        if size <= MESSAGES {
+            inner.messages.push((at, way, message));
+        }
     }
 
     /// In the order in which they began.
@@ -135,6 +171,14 @@ impl Observer for Account {
     fn ended(&self, begun: usize, error: Option<Code>) {
         self.end(begun, error.is_some());
     }
+
+    fn watched(&self) -> bool {
+        self.watched.load(Relaxed)
+    }
+
+    fn message(&self, begun: usize, way: Way, message: Message) {
+        self.keep(begun, way, message);
+    }
 }
 
 impl Stage {
@@ -182,6 +226,20 @@ impl Request {
         self.metrics.stage(self.account.rpc, stage, waited);
     }
 
+    /// Keeps what came, if somebody watches.
+    pub fn asked(&self, message: Option<Message>) {
+        if let Some(message) = message.filter(|_| self.account.watched()) {
+            self.account.keep(ITSELF, Way::There, message);
+        }
+    }
+
+    /// Keeps what is answered, if somebody watches.
+    pub fn answered(&self, message: &impl prost::Name) {
+        if self.account.watched() {
+            self.account.keep(ITSELF, Way::Back, Message::of(message));
+        }
+    }
+
     /// What came of it, if that was an error.
     pub fn failed(&self, error: &Error) {
         let message = &error.message;
@@ -196,6 +254,7 @@ impl Drop for Request {
         let mut inner = self.account.lock();
         inner.took = Some(took);
         inner.stages.shrink_to_fit();
+        inner.messages.shrink_to_fit();
         self.metrics.stage(self.account.rpc, self.account.rpc, took);
     }
 }
@@ -210,6 +269,13 @@ impl Running {
         let span = trace::stage(name, detail);
         let at = account.begin(Place::Cri, name, detail);
         Self { account: account.clone(), metrics: metrics.clone(), at, name, began: Instant::now(), _span: span }
+    }
+
+    /// Keeps a message to or from whoever does the work, if somebody watches; only then it is made.
+    pub fn message(&self, way: Way, message: impl FnOnce() -> Message) {
+        if self.account.watched() {
+            self.account.keep(self.at, way, message());
+        }
     }
 }
 
@@ -231,6 +297,7 @@ fn short(time: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use shared_proto::containerd::tasks::{StartRequest, StartResponse};
     use shared_proto::meter::Meter;
 
     use super::*;
@@ -281,6 +348,36 @@ mod tests {
         assert!(took(0).0 >= 2000 && account.stages()[1].start_us >= 2000);
         assert!(took(1).0 >= took(2).0 && account.took().0 >= took(1).0);
         assert!(!took(1).1 && !account.took().1);
+    }
+
+    #[tokio::test]
+    async fn messages_are_kept_only_where_somebody_watches() {
+        let call = Meter::default().register("Tasks.start");
+        let go = async |request: &Request| {
+            request.asked(Some(Message::json("{}")));
+            let work = async {
+                let plugin = here("cni-plugin", String::new).unwrap();
+                plugin.message(Way::Back, || Message::json("[1]"));
+                let timer = call.start();
+                timer.sends(Default::default(), &StartRequest::default());
+                timer.stop_with(&Ok(StartResponse { pid: 7 }));
+            };
+            request.watch(work).await;
+            request.answered(&StartResponse { pid: 8 });
+            request.account().exchanges()
+        };
+        let nothing = (None, None);
+        assert_eq!(go(&request()).await, (nothing.clone(), vec![nothing.clone(), nothing.clone()]));
+        let watched = request();
+        watched.account().watch();
+        let (own, stages) = go(&watched).await;
+        assert_eq!(own, (Some(Message::json("{}")), Some(Message::of(&StartResponse { pid: 8 }))));
+        assert_eq!(stages[0], (None, Some(Message::json("[1]"))));
+        let call = (Some(Message::of(&StartRequest::default())), Some(Message::of(&StartResponse { pid: 7 })));
+        assert_eq!(stages[1], call);
+        watched.asked(Some(Message::json("x".repeat(MESSAGES))));
+        let kept: usize = watched.account().lock().messages.len();
+        assert_eq!(kept, 5, "one that is too much is left out");
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! the calls on it are still there, and the answer says why there is no more.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
+use shared_proto::api::Items;
 use shared_proto::containerd::introspection::PluginInfoRequest;
 use shared_proto::seam::{CORE_STAGES, v1 as seam};
 use shared_proto::{Result, any};
 use shared_sys::clock;
 
-use super::{Account, Place, PodStart};
+use super::{Account, Place, PodStart, message};
 use crate::{Cri, Inner, call};
 
 /// The core answers this from memory.
@@ -26,7 +28,9 @@ impl Cri {
         let existing = inner.sandboxes.list().iter().map(|sandbox| sandbox.start.clone()).collect();
         let (start, tries) = inner.starts.find(&req.pod, existing)?;
         let accounts = start.timeline.accounts();
-        let mut requests: Vec<seam::Request> = accounts.iter().map(|account| request(account)).collect();
+        // One for all: to decode messages takes time.
+        let now = Instant::now();
+        let mut requests: Vec<seam::Request> = accounts.iter().map(|account| request(account, now)).collect();
         let core_error = match inner.core_stages(&start.id, &accounts).await {
             Ok(stages) => {
                 add(&mut requests, &accounts, &start.id, stages);
@@ -43,7 +47,16 @@ impl Cri {
             requests,
             core_error,
             other_tries: tries.iter().map(|start| start.id.to_string()).collect(),
+            wiring: inner.wiring.name().to_owned(),
         })
+    }
+
+    /// Keeps the messages of the starts of a pod for as long as the answer is listened to.
+    pub async fn watch(&self, req: seam::WatchRequest) -> Result<Items<seam::WatchEvent>> {
+        let watching = self.0.starts.watches.begin(&req.pod)?;
+        let rest = futures::stream::once(async move { watching.ended().await }).filter_map(|()| async { None });
+        let begun = futures::stream::once(async { Ok(seam::WatchEvent {}) });
+        Ok(begun.chain(rest).boxed())
     }
 }
 
@@ -78,9 +91,11 @@ fn id<'a>(account: &'a Account, pod: &'a str) -> &'a str {
     if account.id.is_empty() { pod } else { &account.id }
 }
 
-fn request(account: &Account) -> seam::Request {
+fn request(account: &Account, now: Instant) -> seam::Request {
     let (us, running) = account.took();
-    let stages = account.stages().into_iter().map(|stage| {
+    let ((asked, answered), exchanges) = account.exchanges();
+    let exchanges = exchanges.into_iter().chain(std::iter::repeat((None, None)));
+    let stages = account.stages().into_iter().zip(exchanges).map(|(stage, (sent, received))| {
         let (us, running) = stage.took(account.came);
         let place = match stage.place {
             Place::Cri => seam::stage::Place::Cri,
@@ -94,16 +109,18 @@ fn request(account: &Account) -> seam::Request {
             us,
             running,
             failed: stage.failed,
+            exchange: message::exchange(sent.as_ref(), received.as_ref()),
         }
     });
     seam::Request {
         rpc: account.rpc.to_owned(),
         subject: account.subject.to_string(),
-        age_us: u64::try_from(account.came.elapsed().as_micros()).unwrap_or(u64::MAX),
+        age_us: u64::try_from(now.saturating_duration_since(account.came).as_micros()).unwrap_or(u64::MAX),
         us,
         running,
         error: account.error().map(String::from).unwrap_or_default(),
         stages: stages.collect(),
+        exchange: message::exchange(asked.as_ref(), answered.as_ref()),
     }
 }
 
@@ -125,6 +142,7 @@ fn add(requests: &mut [seam::Request], accounts: &[Arc<Account>], pod: &str, sta
             us: stage.us,
             running: stage.running,
             failed: false,
+            exchange: message::exchange(stage.sent.as_ref(), stage.received.as_ref()),
         });
     }
     // What begins at the same time lies within the other: it stands behind it.

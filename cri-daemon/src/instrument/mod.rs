@@ -6,6 +6,7 @@
 //! collector is told, as well.
 //!
 //! - [`starts`]: the timelines of the last pods, also of those that failed or are gone.
+//! - [`watches`]: for whom the messages are kept as well. [`message`]: messages for people.
 //! - [`explain`]: the answer to `cri-daemon why`, with the core's own stages, which are asked for only then.
 //!
 //! Verbose status shows an object's own stages (`info["timeline"]`). All is kept in memory only, so what an earlier
@@ -13,7 +14,9 @@
 
 mod account;
 mod explain;
+mod message;
 mod starts;
+mod watches;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -22,6 +25,7 @@ use serde::Serialize;
 
 pub use account::{Account, Place, Request, Running, Stage, here};
 pub use starts::{PodStart, Starts};
+pub use watches::{Watches, Watching};
 
 use crate::metrics::Metrics;
 

@@ -5,11 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use shared_proto::cri::v1::PodSandboxConfig;
 use shared_proto::{Error, Result};
 
-use super::Timeline;
+use super::{Request, Timeline, Watches};
+use crate::metrics::Metrics;
 
 /// Starts that are remembered: of a full node, and then some.
 const STARTS: usize = 256;
@@ -24,9 +26,13 @@ pub struct PodStart {
     pub timeline: Timeline,
 }
 
-/// The last starts, older first.
+/// The last starts, and who watches.
 #[derive(Debug, Default)]
-pub struct Starts(Mutex<VecDeque<Arc<PodStart>>>);
+pub struct Starts {
+    /// Older first.
+    last: Mutex<VecDeque<Arc<PodStart>>>,
+    pub watches: Watches,
+}
 
 impl PodStart {
     pub fn new(id: &str, config: &PodSandboxConfig) -> Self {
@@ -62,6 +68,22 @@ impl Starts {
         }
         all.push_back(start.clone());
         start
+    }
+
+    /// [`Timeline::request`] of the pod, which somebody may watch.
+    pub fn request(
+        &self,
+        start: &PodStart,
+        rpc: &'static str,
+        (subject, id): (&str, &str),
+        came: Instant,
+        metrics: &Metrics,
+    ) -> Request {
+        let request = start.timeline.request(rpc, subject, id, came, metrics);
+        if self.watches.want(&start.namespace, &start.name) {
+            request.account().watch();
+        }
+        request
     }
 
     /// The start that `pod` means, and earlier tries at the same pod, older first. Beside the remembered ones,
@@ -105,7 +127,7 @@ impl Starts {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<PodStart>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

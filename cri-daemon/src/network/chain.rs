@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Map, Value};
+use shared_proto::meter::Way;
+use shared_proto::seam::v1::Message;
 use tracing::Instrument as _;
 
 use super::cache::Entry;
@@ -99,8 +101,15 @@ impl Chain<'_> {
         let span = shared_proto::trace::stage("cni-plugin", kind(plugin));
         let answer = {
             let taking_back = if command == "DEL" { " DEL" } else { "" };
-            let _stage = instrument::here("cni-plugin", || format!("{}/{}{taking_back}", list.name, kind(plugin)));
-            call.run(&config).instrument(span).await
+            let stage = instrument::here("cni-plugin", || format!("{}/{}{taking_back}", list.name, kind(plugin)));
+            if let Some(stage) = &stage {
+                stage.message(Way::There, || call.shown(&config));
+            }
+            let answer = call.run(&config).instrument(span).await;
+            if let (Some(stage), Ok(result)) = (&stage, &answer) {
+                stage.message(Way::Back, || Message::json(result.to_string()));
+            }
+            answer
         };
         let took = started.elapsed();
         tracing::debug!(

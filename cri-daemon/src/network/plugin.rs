@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use shared_proto::seam::v1::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -52,6 +53,16 @@ pub(super) fn find(plugin: &str, dirs: &[PathBuf]) -> Result<PathBuf, NetworkErr
 }
 
 impl Call<'_> {
+    /// What the plugin is told, for people: its environment, and what it reads.
+    pub fn shown(&self, config: &Map<String, Value>) -> Message {
+        let told = serde_json::json!({
+            "CNI_COMMAND": self.command, "CNI_CONTAINERID": self.container_id, "CNI_NETNS": self.netns,
+            "CNI_IFNAME": self.interface, "CNI_ARGS": self.args.iter().map(|arg| arg.join("=")).collect::<Vec<_>>(),
+            "stdin": config,
+        });
+        Message::json(told.to_string())
+    }
+
     /// What the plugin answered; `Null` for an empty answer. A plugin that outlives the deadline, or a dropped call,
     /// is killed with all that it started.
     pub async fn run(&self, config: &Map<String, Value>) -> Result<Value, NetworkError> {

@@ -32,6 +32,7 @@ use crate::{Cri, Inner, paths, signal};
 impl Cri {
     pub async fn create_container(&self, req: v1::CreateContainerRequest) -> Result<v1::CreateContainerResponse> {
         let came = Instant::now();
+        let asked = self.0.starts.watches.note(&req);
         let config = req.config.ok_or_else(|| Error::invalid("config: a container needs it"))?;
         let sandbox = self.0.sandboxes.get(&req.pod_sandbox_id)?;
         let pod = sandbox.record();
@@ -48,12 +49,17 @@ impl Cri {
                 let cri = self.clone();
                 let gate: Admitted = admitted;
                 let subject = wanted.config.metadata.as_ref().map_or("", |metadata| &metadata.name);
-                let request = sandbox.start.timeline.request("CreateContainer", subject, &id, came, &self.0.metrics);
+                let of = (subject, id.as_str());
+                let request = self.0.starts.request(&sandbox.start, "CreateContainer", of, came, &self.0.metrics);
+                request.asked(asked);
                 let work = async move {
                     request.waited("queue");
                     let (pod, config) = ((&*sandbox, sandbox_pid), wanted.config);
                     let made = cri.0.make_container(&id, &name, config, log_path, pod, &request);
                     let made = request.watch(made).await.inspect_err(|e| request.failed(e));
+                    if made.is_ok() {
+                        request.answered(&v1::CreateContainerResponse { container_id: id.clone() });
+                    }
                     drop(request);
                     let made = made.with_context(|| format!("create container {name:?}"));
                     ticket.finish(&id, made.map(|()| id.clone()));

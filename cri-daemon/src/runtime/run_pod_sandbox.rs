@@ -39,6 +39,7 @@ const UNTRUSTED: &str = "io.kubernetes.cri.untrusted-workload";
 impl Cri {
     pub async fn run_pod_sandbox(&self, req: v1::RunPodSandboxRequest) -> Result<v1::RunPodSandboxResponse> {
         let came = Instant::now();
+        let asked = self.0.starts.watches.note(&req);
         let config = req.config.ok_or_else(|| Error::invalid("config: a sandbox needs it"))?;
         let name = record::name(&config)?;
         let handler = handler(&req.runtime_handler, &config)?;
@@ -49,12 +50,16 @@ impl Cri {
             Claim::New(ticket, outcome) => {
                 let cri = self.clone();
                 let start = self.0.starts.begin(&id, &wanted.config);
-                let request = start.timeline.request("RunPodSandbox", "", "", came, &self.0.metrics);
+                let request = self.0.starts.request(&start, "RunPodSandbox", ("", ""), came, &self.0.metrics);
+                request.asked(asked);
                 let work = async move {
                     request.waited("queue");
                     let made = cri.0.make_sandbox(&id, name.clone(), wanted, start, &request);
                     let made = request.watch(made).await;
                     let made = made.with_context(|| format!("run sandbox {name:?}"));
+                    if made.is_ok() {
+                        request.answered(&v1::RunPodSandboxResponse { pod_sandbox_id: id.clone() });
+                    }
                     drop(request);
                     ticket.finish(&id, made.map(|()| id.clone()));
                 };

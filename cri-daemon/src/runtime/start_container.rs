@@ -21,6 +21,7 @@ use crate::{Cri, Inner, paths};
 impl Cri {
     pub async fn start_container(&self, req: v1::StartContainerRequest) -> Result<v1::StartContainerResponse> {
         let came = Instant::now();
+        let asked = self.0.starts.watches.note(&req);
         let container = self.0.containers.get(&req.container_id)?;
         let id = container.record.id.clone();
         let sandbox = self.0.sandboxes.get(&container.record.sandbox_id);
@@ -30,11 +31,15 @@ impl Cri {
         let handler = sandbox.record().runtime_handler.clone();
         let cri = self.clone();
         let subject = container.record.config.metadata.as_ref().map_or("", |metadata| &metadata.name);
-        let request = sandbox.start.timeline.request("StartContainer", subject, &id, came, &self.0.metrics);
+        let request = self.0.starts.request(&sandbox.start, "StartContainer", (subject, &id), came, &self.0.metrics);
+        request.asked(asked);
         container.timeline.add(request.account());
         let work = async move {
             request.waited("queue");
             let started = request.watch(cri.0.start(&container, &handler, &request)).await;
+            if started.is_ok() {
+                request.answered(&v1::StartContainerResponse {});
+            }
             drop(request);
             drop(admitted);
             started

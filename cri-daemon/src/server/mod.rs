@@ -2,7 +2,7 @@
 //!
 //! - [`runtime`], [`image`]: one line an RPC; those of later versions answer `Unimplemented` and name themselves.
 //! - [`call`]: what every call goes through: is recovery done, how long did it take, what went wrong.
-//! - [`starts`]: why a pod's start takes so long: our own, for `cri-daemon why`.
+//! - [`starts`]: why a pod's start takes so long, and what is said meanwhile: our own, for `cri-daemon why` and `trace`.
 //! - [`v1alpha2`]: kubelets up to 1.25 speak an older version of the same protocol.
 //!
 //! The same [`routes`] are served on CRI's own socket and, where the core links CRI in, on the core's.
@@ -62,11 +62,12 @@ pub async fn serve(
     health.set_serving::<ImageServiceServer<image::Service>>().await;
     let socket = listener.local_addr()?.as_pathname().map(Path::to_owned);
     let listener = tokio::net::UnixListener::from_std(listener)?;
-    let feed = cri.0.feed.clone();
+    let this = cri.clone();
     let shutdown = async move {
         shutdown.await;
         // Calls that never end by themselves.
-        feed.close();
+        this.0.feed.close();
+        this.0.starts.watches.close();
         // Who comes now finds nobody, instead of a daemon that is about to go.
         if let Some(Err(error)) = socket.map(std::fs::remove_file) {
             tracing::debug!(%error, "the socket was gone already");

@@ -1,5 +1,7 @@
 //! The service `seam.v1.Starts`. It answers during recovery, too: that may be what a pod waits for.
 
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use shared_proto::seam::v1 as seam;
 use shared_proto::seam::v1::starts_server::{Starts, StartsServer};
 use tonic::{Request, Response, Status};
@@ -16,6 +18,14 @@ pub fn service(cri: &Cri) -> StartsServer<impl Starts> {
 
 #[tonic::async_trait]
 impl Starts for Service {
+    type WatchStream = BoxStream<'static, Result<seam::WatchEvent, Status>>;
+
+    async fn watch(&self, request: Request<seam::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let subject = |req: &seam::WatchRequest| req.pod.clone();
+        let answer = answer(&self.0, "Watch", Needs::Nothing, request, subject, |req| self.0.watch(req)).await?;
+        Ok(answer.map(|events| events.map_err(Status::from).boxed()))
+    }
+
     async fn explain(&self, request: Request<seam::ExplainRequest>) -> Result<Response<seam::ExplainResponse>, Status> {
         let subject = |req: &seam::ExplainRequest| req.pod.clone();
         answer(&self.0, "Explain", Needs::Nothing, request, subject, |req| self.0.explain(req)).await

@@ -193,8 +193,9 @@ macro_rules! port {
                 }
                 let (span, cx) = self.span(stringify!($unary), cx);
                 let timer = counter.start();
+                let cx = timer.sends(cx, &req);
                 let answer = self.inner.$unary(&cx, req).instrument(span).await;
-                timer.stop(&answer);
+                timer.stop_with(&answer);
                 if let (true, Ok(message)) = (self.wire, &answer) {
                     counter.received(prost::Message::encoded_len(message));
                 }

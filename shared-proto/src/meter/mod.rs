@@ -10,13 +10,14 @@
 mod observer;
 mod prometheus;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use observer::{Observer, observed};
+pub use observer::{Observer, Way, observed};
 
-use crate::Code;
+use crate::{Code, Context};
 use observer::Told;
 
 /// Upper ends of the buckets of every histogram of ours, in seconds: from a plain call to a pull.
@@ -73,6 +74,22 @@ pub struct Timer<'a> {
 }
 
 impl Timer<'_> {
+    /// The surroundings for the callee; the request is shown to whoever watches.
+    pub fn sends<'a>(&self, cx: Cow<'a, Context>, request: &impl prost::Name) -> Cow<'a, Context> {
+        match &self.told {
+            Some(told) => told.sends(cx, request),
+            None => cx,
+        }
+    }
+
+    /// [`Timer::stop`], and the answer is shown to whoever watches.
+    pub fn stop_with<T: prost::Name>(self, answer: &crate::Result<T>) {
+        if let (Some(told), Ok(message)) = (&self.told, answer) {
+            told.receives(message);
+        }
+        self.stop(answer);
+    }
+
     /// Books the call.
     pub fn stop<T>(mut self, answer: &crate::Result<T>) {
         self.answered = true;

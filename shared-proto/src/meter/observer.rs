@@ -1,17 +1,38 @@
 //! Tells somebody of the calls that one piece of work makes, one by one, while they are made.
 //!
 //! Counters answer "how much, in all"; an observer answers "what is this request waiting for". It lies in the task of
-//! the work, so ports and callers know nothing of it. Work without one pays a look at a task-local.
+//! the work, so ports and callers know nothing of it. Work without one pays a look at a task-local. An observer that is
+//! watched itself is shown the messages, too; one that is not pays a question for that.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::Code;
+use prost::Name;
+
+use crate::seam::v1::Message;
+use crate::{Code, Context};
 
 /// Who is told.
 pub trait Observer: Send + Sync + 'static {
     /// A call, `SERVICE.METHOD`, has begun. What is answered is given back to [`Observer::ended`].
     fn began(&self, call: &'static str) -> usize;
     fn ended(&self, begun: usize, error: Option<Code>);
+
+    /// Whether somebody wants to see the messages as well.
+    fn watched(&self) -> bool {
+        false
+    }
+    /// A message of a call that is [`Observer::watched`].
+    fn message(&self, _begun: usize, _way: Way, _message: Message) {}
+}
+
+/// Which way a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To whoever does the work.
+    There,
+    /// Its answer.
+    Back,
 }
 
 tokio::task_local! {
@@ -32,6 +53,22 @@ impl Told {
         let observer = OBSERVER.try_with(Arc::clone).ok()?;
         let begun = observer.began(call);
         Some(Self(observer, begun))
+    }
+
+    /// Shows a request, where somebody watches; then the callee is told so.
+    pub fn sends<'a>(&self, cx: Cow<'a, Context>, message: &impl Name) -> Cow<'a, Context> {
+        if !self.0.watched() {
+            return cx;
+        }
+        self.0.message(self.1, Way::There, Message::of(message));
+        Cow::Owned(Context { watched: true, ..cx.into_owned() })
+    }
+
+    /// Shows an answer, where somebody watches.
+    pub fn receives(&self, message: &impl Name) {
+        if self.0.watched() {
+            self.0.message(self.1, Way::Back, Message::of(message));
+        }
     }
 
     pub fn ended(self, error: Option<Code>) {
@@ -81,5 +118,42 @@ mod tests {
             told,
             [format!("{name} None"), format!("{name} Some(NotFound)"), format!("{name} Some(Canceled)"), name.into()]
         );
+    }
+
+    /// Is shown the types of messages.
+    struct Watched(Mutex<Vec<(Way, String)>>);
+
+    impl Observer for Watched {
+        fn began(&self, _: &'static str) -> usize {
+            0
+        }
+        fn ended(&self, _: usize, _: Option<Code>) {}
+        fn watched(&self) -> bool {
+            true
+        }
+        fn message(&self, _: usize, way: Way, message: Message) {
+            self.0.lock().unwrap().push((way, message.r#type));
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_are_shown_to_those_who_are_watched_and_the_callee_is_told() {
+        use crate::containerd::tasks::{StartRequest, StartResponse};
+
+        let call = Meter::default().register("Tasks.start");
+        let once = |cx: &Context| {
+            let timer = call.start();
+            let watched = timer.sends(Cow::Borrowed(cx), &StartRequest::default()).watched;
+            timer.stop_with(&Ok(StartResponse::default()));
+            watched
+        };
+        let cx = Context::new("n");
+        assert!(!once(&cx), "nobody observes");
+        assert!(!observed(Arc::new(Seen::default()), async { once(&cx) }).await, "nobody watches");
+        let watched = Arc::new(Watched(Mutex::default()));
+        assert!(observed(watched.clone(), async { once(&cx) }).await);
+        let shown = watched.0.lock().unwrap().clone();
+        let name = |what: &str| format!("containerd.services.tasks.v1.{what}");
+        assert_eq!(shown, [(Way::There, name("StartRequest")), (Way::Back, name("StartResponse"))]);
     }
 }
