@@ -12,20 +12,28 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Controllers that are mounted as version 1 for the time of a bench.
-pub struct Freed(Vec<PathBuf>);
+pub struct Freed(Vec<Taken>);
+
+struct Taken {
+    controller: String,
+    dir: PathBuf,
+}
+
+/// How long giving back may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long the kernel needs for cgroups that were removed.
+const PAUSE: Duration = Duration::from_millis(500);
 
 impl Freed {
     /// Takes every controller away from version 2, and says so.
     pub fn new() -> anyhow::Result<Self> {
         let mut freed = Self(Vec::new());
         for controller in controllers()? {
-            let dir = Path::new(ROOT).join(&controller);
-            std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-            let source = Some(controller.as_str());
-            mount(source, &dir, Some("cgroup"), MsFlags::empty(), source)
-                .with_context(|| format!("mount the controller {controller} as version 1 on {}", dir.display()))?;
-            eprintln!("crun wants no controller on cgroup version 2: mounted {controller} on {}", dir.display());
-            freed.0.push(dir);
+            let taken = Taken { dir: Path::new(ROOT).join(&controller), controller };
+            std::fs::create_dir_all(&taken.dir).with_context(|| format!("make {}", taken.dir.display()))?;
+            taken.mount()?;
+            eprintln!("crun wants no controller on cgroup version 2: mounted {}", taken.dir.display());
+            freed.0.push(taken);
         }
         Ok(freed)
     }
@@ -33,28 +41,55 @@ impl Freed {
 
 impl Drop for Freed {
     fn drop(&mut self) {
-        for dir in &self.0 {
-            if let Err(e) = give_back(dir) {
-                eprintln!("{} stays mounted: {e:#}", dir.display());
+        for taken in &self.0 {
+            match taken.give_back() {
+                Ok(()) => eprintln!("unmounted {}", taken.dir.display()),
+                Err(e) => eprintln!("{} is not given back: {e:#}", taken.dir.display()),
             }
         }
     }
 }
 
-/// A mount goes once no cgroup is left in it; those of the last pods may take a moment.
-fn give_back(dir: &Path) -> anyhow::Result<()> {
-    let started = Instant::now();
-    loop {
-        let left = std::fs::read_dir(dir)?.flatten().filter(|entry| entry.path().is_dir()).count();
-        if left == 0 {
-            umount2(dir, MntFlags::empty())?;
-            std::fs::remove_dir(dir)?;
-            eprintln!("unmounted {}", dir.display());
-            return Ok(());
-        }
-        anyhow::ensure!(started.elapsed() < Duration::from_secs(5), "{left} cgroups in it");
-        std::thread::sleep(Duration::from_millis(100));
+impl Taken {
+    fn mount(&self) -> anyhow::Result<()> {
+        let controller = Some(self.controller.as_str());
+        mount(controller, &self.dir, Some("cgroup"), MsFlags::empty(), controller)
+            .with_context(|| format!("mount the controller as version 1 on {}", self.dir.display()))
     }
+
+    /// Removes what was made below the mount meanwhile, and the mount. A hierarchy whose cgroups the kernel has not let
+    /// go yet stays when it is unmounted, and programs that look for its mount fail: then it is mounted once more.
+    fn give_back(&self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        loop {
+            remove_below(&self.dir)?;
+            std::thread::sleep(PAUSE);
+            let left = folders(&self.dir)?.count();
+            if left == 0 {
+                umount2(&self.dir, MntFlags::empty())?;
+                if controllers()?.contains(&self.controller) {
+                    return Ok(std::fs::remove_dir(&self.dir)?);
+                }
+                self.mount()?;
+            }
+            anyhow::ensure!(started.elapsed() < LIMIT, "{left} cgroups in it");
+        }
+    }
+}
+
+/// Cgroups without a process.
+fn remove_below(dir: &Path) -> anyhow::Result<()> {
+    for folder in folders(dir)? {
+        remove_below(&folder)?;
+        // Fails while there is a process in it: the caller looks again.
+        let _ = std::fs::remove_dir(&folder);
+    }
+    Ok(())
+}
+
+fn folders(dir: &Path) -> anyhow::Result<impl Iterator<Item = PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))?;
+    Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()))
 }
 
 /// What cgroup version 2 has on a hybrid layout; nothing on others.

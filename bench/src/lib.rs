@@ -31,6 +31,14 @@ use std::collections::BTreeMap;
 use shared_proto::fake::FakeCore;
 use shared_proto::{any, containerd as pb};
 
+/// A bench, until it is done or Ctrl-C: dropped half-way it still takes its world and the mounts with it.
+pub async fn until_interrupted(bench: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::select! {
+        done = bench => done,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
+}
+
 /// Namespace of everything that the benches make.
 pub const NAMESPACE: &str = "bench";
 /// Digest of the blob that [`fill`] puts into a fake.

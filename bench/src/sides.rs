@@ -21,6 +21,17 @@ pub const SIDES: [Side; 3] = [
     Side { name: PEER, wiring: Wiring::Split, peer: Some(PEER) },
 ];
 
+/// The sides of all rounds, by turns: in each round each side once, in an order that rotates. Says on stderr which is next.
+pub fn turns(rounds: usize) -> impl Iterator<Item = usize> {
+    (0..rounds).flat_map(move |round| {
+        (0..SIDES.len()).map(move |turn| {
+            let which = (round + turn) % SIDES.len();
+            eprintln!("round {} of {rounds}: {}", round + 1, SIDES[which].name);
+            which
+        })
+    })
+}
+
 impl Side {
     /// A world of this side, running.
     pub async fn world(&self, engine: &Path) -> World {

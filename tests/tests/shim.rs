@@ -12,6 +12,7 @@ use e2e::{Wiring, World, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared_proto::cri::v1::*;
+use tonic::Code;
 
 e2e::wirings!(
     an_exit_outlives_its_shim,
@@ -68,6 +69,13 @@ async fn a_stopped_shim_delays_nobody_else(wiring: Wiring) {
     cri.end_pod(&other).await;
     let took = began.elapsed();
     assert!(took < Duration::from_secs(20), "waited for a shim of another pod: {took:?}");
+
+    // An exec has its error in time, and leaves nothing when its shim is back.
+    let began = Instant::now();
+    let late = cri.try_exec_in(&main, &["sleep", "1000"], 1).await.expect_err("the shim is stopped");
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "an exec waited for its shim: {took:?}");
 
     send(stopped, Signal::SIGCONT);
     assert_eq!(cri.exec_ok(&main, &["echo", "again"]).await, "again\n");

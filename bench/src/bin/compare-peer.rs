@@ -14,8 +14,8 @@ use e2e::World;
 use seam_bench::bars::{self, Sample};
 use seam_bench::controllers::Freed;
 use seam_bench::engine::Engine;
-use seam_bench::sides::{PEER, SIDES};
-use seam_bench::{load, node};
+use seam_bench::sides::{PEER, SIDES, turns};
+use seam_bench::{load, node, until_interrupted};
 
 /// The three sides, measured in turn.
 #[derive(Parser)]
@@ -45,6 +45,9 @@ const EXECS: usize = 40;
 /// More than this many cores busy before a batch, and the run is no measurement.
 const NOISE: f64 = 0.1;
 
+/// How long daemons have to come to rest once they answer: ours give back what their start needed a second after it.
+const STARTED: Duration = Duration::from_secs(3);
+
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
@@ -52,27 +55,19 @@ async fn main() -> anyhow::Result<()> {
         Engine::Crun => Some(Freed::new()?),
         Engine::Runc => None,
     };
-    // Dropped half-way, the run still takes its world and the mounts with it.
-    tokio::select! {
-        done = run(&args) => done,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-    }
+    until_interrupted(run(&args)).await
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let engine = args.engine.binary()?;
     let mut samples: [Vec<Sample>; 3] = Default::default();
     let mut shims = BTreeMap::new();
-    for round in 0..args.rounds {
-        for turn in 0..SIDES.len() {
-            let which = (round + turn) % SIDES.len();
-            let name = SIDES[which].name;
-            eprintln!("round {} of {}: {name}", round + 1, args.rounds);
-            let world = SIDES[which].world(&engine).await;
-            let (sample, shim) = measure(args, &world).await.with_context(|| format!("measure {name}"))?;
-            samples[which].push(sample);
-            shims.insert(name, shim);
-        }
+    for which in turns(args.rounds) {
+        let name = SIDES[which].name;
+        let world = SIDES[which].world(&engine).await;
+        let (sample, shim) = measure(args, &world).await.with_context(|| format!("measure {name}"))?;
+        samples[which].push(sample);
+        shims.insert(name, shim);
     }
 
     println!(
@@ -111,7 +106,7 @@ async fn measure(args: &Args, world: &World) -> anyhow::Result<(Sample, String)>
     let cri = world.cri();
     let mut sample = Sample::default();
     let settle = || tokio::time::sleep(Duration::from_secs(1));
-    settle().await;
+    tokio::time::sleep(STARTED).await;
     sample.idle_rss_bytes = node::daemons(world)?.rss;
     world.pull(e2e::fixtures::PAUSE).await;
     world.pull(e2e::fixtures::BUSYBOX).await;

@@ -16,9 +16,9 @@ use e2e::pod::script;
 use nix::sys::stat::Mode;
 use seam_bench::engine::Engine;
 use seam_bench::lines::{self, LAST, Lines};
-use seam_bench::node;
-use seam_bench::sides::SIDES;
+use seam_bench::sides::{SIDES, turns};
 use seam_bench::stats::percentile;
+use seam_bench::{node, until_interrupted};
 use shared_proto::cri::v1::{Mount, PodSandboxConfig};
 
 /// The three sides, measured in turn.
@@ -53,26 +53,17 @@ struct Sample {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    // Dropped half-way, the run still takes its world and the mounts with it.
-    tokio::select! {
-        done = run(&args) => done,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-    }
+    until_interrupted(run(&args)).await
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
     let engine = args.engine.binary()?;
     let mut samples: [[Vec<Sample>; 3]; 3] = Default::default();
-    for round in 0..args.rounds {
-        for turn in 0..SIDES.len() {
-            let which = (round + turn) % SIDES.len();
-            let name = SIDES[which].name;
-            eprintln!("round {} of {}: {name}", round + 1, args.rounds);
-            let world = SIDES[which].world(&engine).await;
-            let logs = side(args, &world).await.with_context(|| format!("measure {name}"))?;
-            for (kind, sample) in logs.into_iter().enumerate() {
-                samples[kind][which].push(sample);
-            }
+    for which in turns(args.rounds) {
+        let world = SIDES[which].world(&engine).await;
+        let logs = side(args, &world).await.with_context(|| format!("measure {}", SIDES[which].name))?;
+        for (kind, sample) in logs.into_iter().enumerate() {
+            samples[kind][which].push(sample);
         }
     }
 

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use seam_bench::engine::Engine;
 use seam_bench::life::{self, Times};
 use seam_bench::stats::{growth, percentile};
-use seam_bench::{load, node};
+use seam_bench::{load, node, until_interrupted};
 use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::IntervalStream;
 
@@ -63,11 +63,7 @@ struct Tally {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    // Dropped half-way, the run still takes its world and the mounts with it.
-    tokio::select! {
-        done = run(&args) => done,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-    }
+    until_interrupted(run(&args)).await
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {

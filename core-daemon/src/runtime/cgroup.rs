@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use shared_sys::cgroup::Hierarchies;
 
 use super::spec;
 
@@ -21,8 +22,7 @@ pub(super) fn remove(bundle: &Path, id: &str) {
     let Ok(json) = fs::read(bundle.join("config.json")) else { return };
     let Some(path) = spec::read(&json).ok().and_then(|facts| facts.cgroup) else { return };
     let Some(path) = own(&path, id) else { return };
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    for root in hierarchies(&mounts) {
+    for root in Hierarchies::read().unwrap_or_default().mount_points() {
         let dir = root.join(&path);
         if dir.exists() && !emptied(&dir) {
             tracing::warn!(cgroup = %dir.display(), "a cgroup that a runtime left can't be removed");
@@ -35,16 +35,6 @@ fn own(path: &str, id: &str) -> Option<PathBuf> {
     let below = Path::new(path.strip_prefix('/')?);
     let straight = below.components().all(|part| matches!(part, Component::Normal(_)));
     (straight && below.file_name().is_some_and(|name| name == id)).then(|| below.to_owned())
-}
-
-/// Mount points of the cgroup hierarchies.
-fn hierarchies(mounts: &str) -> Vec<PathBuf> {
-    let cgroup = |line: &str| {
-        let mut words = line.split(' ').skip(1);
-        let target = words.next()?;
-        words.next().filter(|kind| kind.starts_with("cgroup")).map(|_| PathBuf::from(target))
-    };
-    mounts.lines().filter_map(cgroup).collect()
 }
 
 fn emptied(dir: &Path) -> bool {
@@ -85,18 +75,10 @@ mod tests {
     }
 
     #[test]
-    fn hierarchies_of_both_layouts_are_found() {
-        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
-                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        let wanted = ["/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"].map(PathBuf::from);
-        assert_eq!(hierarchies(mounts), wanted);
-    }
-
-    #[test]
     fn what_is_left_is_killed_and_removed() {
         let name = format!("seam-test-cgroup-{}", std::process::id());
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let dir = hierarchies(&mounts).first().expect("a cgroup hierarchy").join(&name);
+        let all = Hierarchies::read().unwrap();
+        let dir = all.mount_points().first().expect("a cgroup hierarchy").join(&name);
         fs::create_dir(&dir).unwrap();
         let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         fs::write(dir.join("cgroup.procs"), sleeper.id().to_string()).unwrap();

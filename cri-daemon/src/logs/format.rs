@@ -12,20 +12,18 @@ pub(super) enum Ending {
 
 /// Appends the entries for `text` to `out`; how many bytes of `text` they hold. The rest is an unfinished line.
 pub(super) fn entries(text: &[u8], stream: &str, nanos: i64, max: usize, ending: Ending, out: &mut Vec<u8>) -> usize {
-    let time = rfc3339(nanos);
+    let start = format!("{} {stream} ", rfc3339(nanos));
     let mut rest = text;
     loop {
         let window = &rest[..rest.len().min(max.saturating_add(1))];
-        let (tag, length, skip) = match window.iter().position(|byte| *byte == b'\n') {
+        let (tag, length, skip) = match memchr::memchr(b'\n', window) {
             Some(end) => ('F', end, 1),
             None if rest.len() > max => ('P', max, 0),
             None if ending == Ending::Closed && !rest.is_empty() => ('P', rest.len(), 0),
             None => return text.len() - rest.len(),
         };
-        out.extend_from_slice(time.as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(stream.as_bytes());
-        out.extend_from_slice(&[b' ', tag as u8, b' ']);
+        out.extend_from_slice(start.as_bytes());
+        out.extend_from_slice(&[tag as u8, b' ']);
         out.extend_from_slice(&rest[..length]);
         out.push(b'\n');
         rest = &rest[length + skip..];

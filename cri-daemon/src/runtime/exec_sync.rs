@@ -1,7 +1,8 @@
 //! ExecSync: one command in a running container, its output collected.
 //!
 //! Output beyond what fits an answer is read and dropped, so that the command never blocks on it. When the time is up,
-//! or the caller goes away, the command is killed. Whatever happens, exec and FIFOs are gone at the end.
+//! or the caller goes away, the command is killed. Whatever happens, exec and FIFOs are gone at the end. The answer waits
+//! for that, but not for a shim that does not answer: then the caller has its error in time, and the rest follows.
 //!
 //! A command may leave children behind that hold its output open. How long they are waited for is a setting
 //! (`drain_exec_sync_io_timeout`); by default as long as the call has time.
@@ -26,6 +27,10 @@ use crate::{Cri, Inner};
 const MOST: usize = 16 << 20;
 /// What an answer needs besides its output.
 const FRAME: usize = 1 << 10;
+/// How much longer than its time-out a call may take, until the command is gone.
+const GRACE: Duration = Duration::from_secs(2);
+/// Seconds.
+const YEAR: u64 = 366 * 24 * 3600;
 /// Why a command that has ended is no success.
 pub(crate) const HELD_OPEN: &str =
     "the command has ended, but its output is still held open by processes that it left behind";
@@ -41,9 +46,15 @@ impl Cri {
         let caller = CancellationToken::new();
         let gone = caller.clone();
         let _caller = caller.drop_guard();
+        let late = timed_out(&req);
+        let limit = deadline(&req).map(|at| at + GRACE + self.0.config.runtime.drain_exec_sync_io_timeout);
         let cri = self.clone();
         let work = async move { cri.0.run_exec(&container, &req, &gone).await };
-        self.detached(work).await.with_context(|| format!("exec in container {id}"))
+        let answer = tokio::select! {
+            answer = self.detached(work) => answer,
+            () = until(limit) => Err(Error::deadline(format!("{late}, and could not be ended in time"))),
+        };
+        answer.with_context(|| format!("exec in container {id}"))
     }
 }
 
@@ -68,8 +79,7 @@ impl Inner {
         req: &v1::ExecSyncRequest,
         gone: &CancellationToken,
     ) -> Result<v1::ExecSyncResponse> {
-        let deadline =
-            u64::try_from(req.timeout).ok().filter(|s| *s > 0).map(|s| Instant::now() + Duration::from_secs(s));
+        let deadline = deadline(req);
         let pipes = self.begin_command(container, command, &req.cmd).await?;
         let (stdout, stderr) = (Output::collect(pipes.stdout), Output::collect(pipes.stderr));
         let ended = tokio::select! {
@@ -99,6 +109,12 @@ impl Inner {
             Err(e) => Error::deadline(format!("{why}, and it could not be killed: {e}")),
         }
     }
+}
+
+/// When a command that begins now has had its time; zero, and more than a year, is no limit.
+fn deadline(req: &v1::ExecSyncRequest) -> Option<Instant> {
+    let seconds = u64::try_from(req.timeout).ok().filter(|seconds| (1..=YEAR).contains(seconds))?;
+    Some(Instant::now() + Duration::from_secs(seconds))
 }
 
 fn timed_out(req: &v1::ExecSyncRequest) -> String {

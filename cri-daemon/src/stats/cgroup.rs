@@ -197,7 +197,7 @@ mod tests {
     /// The real files of this machine, and a real cgroup that vanishes.
     #[test]
     fn reads_a_real_cgroup() {
-        let all = super::super::place::Hierarchies::read().unwrap();
+        let all = super::super::place::Finder::new().unwrap();
         let name = format!("seam-stats-test-{}", std::process::id());
         let place = all.at(&Path::new("/").join(&name)).unwrap();
         let dirs = match &place {

@@ -33,7 +33,7 @@ pub use error::StatsError;
 use crate::{Cri, container, pod};
 use cgroup::{Buffer, Cgroup};
 use parse::Reading;
-use place::{Hierarchies, Place};
+use place::{Finder, Place};
 use rate::Rates;
 
 /// Time between two samples.
@@ -60,7 +60,7 @@ pub struct Look {
 /// Everything that is kept between two looks.
 #[derive(Default)]
 pub struct Stats {
-    hierarchies: OnceLock<Hierarchies>,
+    finder: OnceLock<Finder>,
     open: Mutex<HashMap<String, Arc<Cgroup>>>,
     rates: Mutex<Rates>,
     pub layers: layers::Layers,
@@ -109,16 +109,16 @@ impl Stats {
     }
 
     fn place(&self, target: &Target) -> Result<Place, StatsError> {
-        let place = self.hierarchies()?.of_process(&target.id, target.pid)?;
+        let place = self.finder()?.of_process(&target.id, target.pid)?;
         Ok(if target.pod { place.parent() } else { place })
     }
 
-    fn hierarchies(&self) -> Result<&Hierarchies, StatsError> {
-        match self.hierarchies.get() {
+    fn finder(&self) -> Result<&Finder, StatsError> {
+        match self.finder.get() {
             Some(known) => Ok(known),
             None => {
-                let read = Hierarchies::read()?;
-                Ok(self.hierarchies.get_or_init(|| read))
+                let read = Finder::new()?;
+                Ok(self.finder.get_or_init(|| read))
             }
         }
     }

@@ -20,7 +20,7 @@ const KILLED: i32 = 128 + 9;
 impl Stats {
     /// How many processes of container `id` were killed for memory. Blocks, for the kernel's own work only.
     fn oom_kills(&self, id: &str, cgroup: &Path) -> Result<u64, StatsError> {
-        kills(id, &self.hierarchies()?.at(cgroup)?)
+        kills(id, &self.finder()?.at(cgroup)?)
     }
 }
 

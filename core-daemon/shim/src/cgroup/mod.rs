@@ -1,7 +1,7 @@
 //! A container's cgroup: its members, statistics, freezing and out-of-memory kills, by its files.
 //!
 //! The folders are found once, when the container is made: its first process is in them, and can't have made others yet.
-//! Version 1 has a hierarchy a controller; in the hybrid layout the controllers are those of version 1.
+//! Layouts: see [`shared_sys::cgroup`].
 
 mod file;
 mod oom;
@@ -11,10 +11,12 @@ mod v2;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use prost_types::Any;
 use shared_proto::any;
+use shared_sys::cgroup::{Hierarchies, Mount, path_of};
 
 pub use oom::Watch;
 
@@ -37,44 +39,21 @@ pub enum Cgroup {
 impl Cgroup {
     /// That of a process.
     pub fn of(pid: u32) -> Result<Self, Error> {
-        let read = |path: String| fs::read_to_string(&path).map_err(Error::io("read", path));
-        let (mounts, own) = (read("/proc/self/mountinfo".into())?, read(format!("/proc/{pid}/cgroup"))?);
-        Self::parse(&mounts, &own).ok_or_else(|| Error::NotFound(format!("process {pid} is in no cgroup")))
+        let all = hierarchies().map_err(Error::io("read", "/proc/self/mountinfo"))?;
+        let path = format!("/proc/{pid}/cgroup");
+        let own = fs::read_to_string(&path).map_err(Error::io("read", path))?;
+        Self::find(all, &own).ok_or_else(|| Error::NotFound(format!("process {pid} is in no cgroup")))
     }
 
-    /// From lines like `35 25 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory` and `4:memory:/path`.
-    fn parse(mountinfo: &str, own: &str) -> Option<Self> {
-        let (mut v1, mut v2) = (BTreeMap::new(), None);
-        let lines = || own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':'));
-        for line in mountinfo.lines() {
-            let Some((left, right)) = line.split_once(" - ") else { continue };
-            let mut left = left.split(' ').skip(3);
-            let (Some(root), Some(at)) = (left.next(), left.next()) else { continue };
-            let mut right = right.split(' ');
-            let folder = |path: &str| {
-                let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
-                Path::new(at).join(below.strip_prefix("/").unwrap_or(below))
-            };
-            match (right.next(), right.nth(1)) {
-                (Some("cgroup"), Some(options)) => {
-                    for controller in options.split(',') {
-                        let line = lines().find(|(names, _)| names.split(',').any(|name| name == controller));
-                        if let Some((_, path)) = line {
-                            v1.entry(controller.to_owned()).or_insert_with(|| folder(path));
-                        }
-                    }
-                }
-                (Some("cgroup2"), Some(_)) if v2.is_none() => {
-                    v2 = lines().find(|(names, _)| names.is_empty()).map(|(_, path)| folder(path));
-                }
-                (Some(_) | None, _) => {}
-            }
-        }
-        if !v1.contains_key("memory") {
+    /// With the text of a `/proc/PID/cgroup`.
+    fn find(all: &Hierarchies, own: &str) -> Option<Self> {
+        let folder = |controller, mount: &Mount| Some(mount.folder(path_of(own, controller)?));
+        let v2 = all.v2.as_ref().and_then(|mount| folder("", mount));
+        if !all.is_v1() {
             return v2.map(Self::V2);
         }
-        v1.extend(v2.map(|folder| (UNIFIED.to_owned(), folder)));
-        Some(Self::V1(v1))
+        let v1 = all.v1.iter().filter_map(|(name, mount)| Some((name.clone(), folder(name, mount)?)));
+        Some(Self::V1(v1.chain(v2.map(|folder| (UNIFIED.to_owned(), folder))).collect()))
     }
 
     /// A folder that all its processes are in.
@@ -162,6 +141,18 @@ impl Cgroup {
     }
 }
 
+/// Read once: the list of mounts is long where many pods are, and these don't change.
+fn hierarchies() -> std::io::Result<&'static Hierarchies> {
+    static READ: OnceLock<Hierarchies> = OnceLock::new();
+    match READ.get() {
+        Some(all) => Ok(all),
+        None => {
+            let all = Hierarchies::read()?;
+            Ok(READ.get_or_init(|| all))
+        }
+    }
+}
+
 fn collect(folder: &Path, pids: &mut BTreeSet<u32>) {
     pids.extend(file::text(folder, "cgroup.procs").lines().filter_map(|line| line.parse::<u32>().ok()));
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -184,12 +175,15 @@ mod tests {
     #[test]
     fn folders_of_all_layouts() {
         let own = "4:memory:/host/pod/box\n2:cpu,cpuacct:/pod/box\n0::/pod/box\n";
-        let Some(Cgroup::V1(folders)) = Cgroup::parse(HYBRID, own) else { panic!("version 1 counts") };
+        let Some(Cgroup::V1(folders)) = Cgroup::find(&Hierarchies::parse(HYBRID), own) else {
+            panic!("version 1 counts")
+        };
         assert_eq!(folders["memory"], Path::new("/sys/fs/cgroup/memory/pod/box"));
         assert_eq!(folders["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct/pod/box"));
         let unified = "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(Cgroup::parse(unified, "0::/pod/box\n"), Some(Cgroup::V2("/sys/fs/cgroup/pod/box".into())));
-        assert_eq!(Cgroup::parse("", own), None);
+        let unified = Hierarchies::parse(unified);
+        assert_eq!(Cgroup::find(&unified, "0::/pod/box\n"), Some(Cgroup::V2("/sys/fs/cgroup/pod/box".into())));
+        assert_eq!(Cgroup::find(&Hierarchies::default(), own), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use prost::Message;
 use prost_types::Any;
 use rustix::fd::OwnedFd;
 use sha2::{Digest, Sha256};
+use shared_sys::cgroup::Hierarchies;
 use shared_sys::fifo;
 use shared_sys::files::{Durability, write_atomic};
 
@@ -119,24 +120,13 @@ fn place(pid: u32, options: &Options) {
     if options.shim_cgroup.is_empty() {
         return;
     }
-    for root in hierarchies() {
+    for root in Hierarchies::read().unwrap_or_default().mount_points() {
         let folder = root.join(options.shim_cgroup.trim_start_matches('/'));
         let moved = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join("cgroup.procs"), pid.to_string()));
         if let Err(e) = moved {
             log::warn(format_args!("the shim's cgroup {}: {e}", folder.display()));
         }
     }
-}
-
-/// Mount points of the cgroup hierarchies.
-fn hierarchies() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let cgroup = |line: &str| {
-        let mut words = line.split(' ').skip(1);
-        let target = words.next()?;
-        words.next().filter(|kind| kind.starts_with("cgroup")).map(|_| PathBuf::from(target))
-    };
-    mounts.lines().filter_map(cgroup).collect()
 }
 
 /// Says where the server listens.
