@@ -22,6 +22,8 @@ pub struct Container {
     /// See [`Facts`].
     pub own_pids: bool,
     pub hooks: bool,
+    /// Whether the root filesystem is taken off the node once the container has it. Hooks may look for it there.
+    pub lets_go: bool,
     /// Told as soon as the first process has ended, before anything else knows.
     pub died: Notify,
     pub init: Arc<Process>,
@@ -37,6 +39,7 @@ impl Container {
             engine,
             own_pids: facts.own_pids,
             hooks: facts.hooks,
+            lets_go: facts.group.is_some() && !facts.hooks,
             died: Notify::new(),
             init: Arc::new(init),
             execs: Mutex::default(),
@@ -88,7 +91,7 @@ impl Container {
         Err(Error::State(format!("cannot {action} container {:?}: it {is}", self.id)))
     }
 
-    /// Takes the root filesystem off.
+    /// Takes the root filesystem off the node.
     pub fn unmount(&self) -> Result<(), Error> {
         let rootfs = self.bundle.join("rootfs");
         mount::unmount(&rootfs).map_err(Error::io("unmount", rootfs))

@@ -58,6 +58,8 @@ impl Tasks {
         }
     }
 
+    /// The engine's part. A container of a pod has its root filesystem in its own mount namespace then, and the node's
+    /// is let go: see ADR 16.
     async fn make(self: &Arc<Self>, container: &Arc<Container>, request: &CreateTaskRequest) -> Result<u32, Error> {
         mount_root(&container.bundle, request)?;
         let (init, owner) = (&container.init, container.owner());
@@ -82,6 +84,11 @@ impl Tasks {
         };
         let cgroup = container.set_cgroup(cgroup);
         init.made(pid, io);
+        if container.lets_go
+            && let Err(e) = container.unmount()
+        {
+            log::warn(e);
+        }
         self.publish_create(request, pid);
         self.watch_memory(&container.id, &cgroup);
         self.watch_exit(container, init, self.reaper.expect(pid));
