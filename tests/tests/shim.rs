@@ -18,6 +18,7 @@ e2e::wirings!(
     an_exit_outlives_its_shim,
     a_stopped_shim_delays_nobody_else,
     a_shim_outlives_its_file,
+    an_engine_runs_from_a_copy_until_its_file_changes,
     a_full_disk_loses_no_exit,
 );
 
@@ -103,6 +104,28 @@ async fn a_shim_outlives_its_file(wiring: Wiring) {
     std::fs::copy(&ours, &file).expect("an upgrade");
     let next = cri.run_pod(&world.pod("next")).await;
     cri.end_pod(&next).await;
+    cri.end_pod(&pod).await;
+    world.no_pods().await;
+}
+
+async fn an_engine_runs_from_a_copy_until_its_file_changes(wiring: Wiring) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let engine = dir.path().join("runc");
+    std::fs::copy("/usr/sbin/runc", &engine).expect("copy runc");
+    let world = World::start(wiring, Options { engine: Some(engine.clone()), ..Options::new(wiring) }).await;
+    let (world, cri, config, pod) = ready_in(world, "copied").await;
+    let id = cri.run(&pod, &config, &sleeper("main")).await;
+    let given = std::fs::read_link(format!("/proc/{}/fd/1", shim(&world, &pod))).expect("the shim's standard output");
+    assert!(given.to_string_lossy().starts_with("/memfd:runc"), "{given:?}");
+    assert_eq!(cri.exec_ok(&id, &["echo", "here"]).await, "here\n");
+
+    // An upgrade is used at once.
+    let (next, used) = (dir.path().join("next"), dir.path().join("used"));
+    std::fs::write(&next, format!("#!/bin/sh\n>{}\nexec /usr/sbin/runc \"$@\"\n", used.display())).expect("write");
+    std::fs::set_permissions(&next, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("make it executable");
+    std::fs::rename(&next, &engine).expect("replace the engine");
+    assert_eq!(cri.exec_ok(&id, &["echo", "again"]).await, "again\n");
+    assert!(used.exists(), "the old engine was run");
     cri.end_pod(&pod).await;
     world.no_pods().await;
 }

@@ -1,15 +1,17 @@
-//! runc or crun: one child process a command.
+//! runc or crun: one child process a command, from the copy in memory that the core has made, or from its file.
 //!
 //! Limits: an engine that never returns blocks its own call only; the core has a deadline for each.
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustix::fd::OwnedFd;
 use serde::Deserialize;
+use shared_sys::program::Program;
 
 use crate::error::Error;
 use crate::options::Options;
@@ -24,6 +26,8 @@ pub struct Engine {
     pub options: Options,
     bundle: PathBuf,
     reaper: Arc<Reaper>,
+    /// A copy of this engine.
+    program: Option<Arc<Program>>,
 }
 
 /// The standard streams of a process to be made.
@@ -47,8 +51,10 @@ struct Line {
 }
 
 impl Engine {
-    pub fn new(options: Options, bundle: &Path, reaper: Arc<Reaper>) -> Self {
-        Self { options, bundle: bundle.to_owned(), reaper }
+    /// `program` is a copy of some engine, not of this one for sure.
+    pub fn new(options: Options, bundle: &Path, reaper: Arc<Reaper>, program: Option<Arc<Program>>) -> Self {
+        let program = program.filter(|program| is(&options.binary, program.path()));
+        Self { options, bundle: bundle.to_owned(), reaper, program }
     }
 
     /// Makes the container `id`: its first process waits to be started. Answers its pid, and the birth that must be
@@ -126,7 +132,14 @@ impl Engine {
     }
 
     fn command(&self, action: &str) -> Command {
-        let mut command = Command::new(&self.options.binary);
+        let mut command = match &self.program {
+            Some(program) if program.is_current() => {
+                let mut command = Command::new(program.executable());
+                command.arg0(program.path());
+                command
+            }
+            Some(_) | None => Command::new(&self.options.binary),
+        };
         command.current_dir(&self.bundle).arg("--root").arg(&self.options.root);
         command.arg("--log").arg(self.log()).args(["--log-format", "json"]);
         if self.options.systemd_cgroup {
@@ -155,6 +168,11 @@ impl Engine {
         let said = last_error(&self.log(), said_before);
         Err(Error::Engine { action, said: said.unwrap_or_else(|| format!("{} ended with {}", binary(), exit.status)) })
     }
+}
+
+/// Whether a file is the binary that is meant: a whole path, or a name that was looked for in `PATH`.
+fn is(binary: &str, file: &Path) -> bool {
+    Path::new(binary) == file || (!binary.contains('/') && file.file_name().is_some_and(|name| name == binary))
 }
 
 fn read_pid(path: &Path) -> Result<u32, Error> {
@@ -192,6 +210,13 @@ pub fn run_alone(options: &Options, arguments: impl IntoIterator<Item = impl AsR
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_is_used_for_its_own_engine_only() {
+        for (binary, yes) in [("runc", true), ("/usr/sbin/runc", true), ("/usr/bin/runc", false), ("crun", false)] {
+            assert_eq!(is(binary, Path::new("/usr/sbin/runc")), yes, "{binary}");
+        }
+    }
 
     #[test]
     fn the_reason_is_the_last_error_of_this_run() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::fd::AsFd;
 use shared_proto::ttrpc::{TASK_V2, TASK_V3};
+use shared_sys::program::{self, Program};
 use shared_ttrpc::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -38,6 +39,12 @@ pub fn run(args: &Args) -> Result<(), Error> {
     runtime.block_on(serve(args, UnixListener::from(listener)))
 }
 
+/// The copy of the engine that `start` has given us.
+fn program() -> Option<Arc<Program>> {
+    let text = std::env::var(program::ENGINE).ok()?;
+    Program::given(&text, std::io::stdout().as_fd()).ok().map(Arc::new)
+}
+
 async fn serve(args: &Args, listener: UnixListener) -> Result<(), Error> {
     let wrong = |what: &'static str| move |e: std::io::Error| Error::Server(format!("{what}: {e}"));
     // Taken, not ignored: what is ignored stays so in the containers' processes.
@@ -55,7 +62,8 @@ async fn serve(args: &Args, listener: UnixListener) -> Result<(), Error> {
         Some(address) => drop(tokio::spawn(events.clone().deliver(address.into()))),
         None => log::warn("TTRPC_ADDRESS is not set: nobody hears of events"),
     }
-    let (tasks, end) = (Arc::new(Tasks::new(&args.namespace, reaper, events.clone())), Arc::new(Notify::new()));
+    let tasks = Arc::new(Tasks::new(&args.namespace, reaper, events.clone(), program()));
+    let end = Arc::new(Notify::new());
     let service = Arc::new(TaskService { tasks: tasks.clone(), end: end.clone() });
     let server = Server::new().service(TASK_V2, service.clone()).service(TASK_V3, service);
     server

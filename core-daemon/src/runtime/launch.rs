@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
@@ -16,11 +17,13 @@ use sha2::{Digest, Sha256};
 use shared_proto::meter::Way;
 use shared_proto::seam::v1 as seam;
 use shared_proto::ttrpc::task::DeleteResponse;
+use shared_sys::program;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::bootstrap::Bootstrap;
 use super::bundle::Bundle;
+use super::engines::Engines;
 use super::error::RuntimeError;
 use super::manager::RuntimeConfig;
 use super::process::Exit;
@@ -75,20 +78,26 @@ pub(super) fn resolve(runtime: &str, path: &str, own: &Path) -> Result<PathBuf, 
         .ok_or_else(|| RuntimeError::NoBinary { name: name.to_owned(), binary })
 }
 
-fn is_executable(path: &Path) -> bool {
+pub(super) fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Starts a shim for the task of `bundle`, or finds the one that it shares.
+/// Starts a shim for the task of `bundle`, or finds the one that it shares. Our own is told of a copy of its engine.
 pub(super) async fn start(
     config: &RuntimeConfig,
     bundle: &Bundle,
     binary: &Path,
     options: Option<&Payload>,
+    engines: &Arc<Engines>,
 ) -> Result<Bootstrap, RuntimeError> {
+    let mut command = command(config, bundle, binary, "start");
+    if binary.parent() == config.binary.parent() {
+        let (engines, options) = (engines.clone(), options.cloned());
+        let engine = shared_sys::blocking(move || engines.describe(options.as_ref())).await;
+        command.envs(engine.map(|engine| (program::ENGINE, engine)));
+    }
     let options = options.map(|o| Any { type_url: o.type_url.clone(), value: o.value.clone() }.encode_to_vec());
-    let command = command(config, bundle, binary, "start");
     stages::keep(Way::There, || {
         let command = command.as_std();
         seam::Message::command(std::iter::once(command.get_program()).chain(command.get_args()))

@@ -146,7 +146,7 @@ impl Inner {
         }
         let log = ShimLog::open(&bundle.path.join("log"), bundle.id.as_str())
             .map_err(|source| RuntimeError::Bundle { path: bundle.path.clone(), doing: "open log", source })?;
-        let bootstrap = launch::start(&self.config, bundle, binary, options).await?;
+        let bootstrap = launch::start(&self.config, bundle, binary, options, &self.engines).await?;
         if let Some(shim) = self.shims.take(&bootstrap.address) {
             return self.join(bundle, shim).await;
         }

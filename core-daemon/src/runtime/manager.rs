@@ -10,6 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::bundle::Layout;
+use super::engines::Engines;
 use super::error::RuntimeError;
 use super::exits::Exits;
 use super::process::{Info, State, Stdio};
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     pub exchange: Exchange,
     pub registry: Registry,
     pub shims: Shims,
+    pub engines: Arc<Engines>,
     pub exits: Exits,
     pub burials: Semaphore,
     /// Clean-ups in the background, which must be let finish.
@@ -74,6 +76,7 @@ impl Tasks {
             exchange,
             registry: Registry::default(),
             shims: Shims::default(),
+            engines: Default::default(),
             exits: Exits::default(),
             burials: Semaphore::new(BURIALS),
             work,

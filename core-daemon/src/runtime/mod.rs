@@ -11,6 +11,7 @@
 //! - `task`, `process`: a task and the state machine of its processes.
 //! - `bundle`: a task's folder, all that a restart needs.
 //! - `launch`: runs a shim's binary: `start` and `delete`. `bootstrap`: what `start` answers.
+//!   `engines`: copies of runc and crun that shims run faster.
 //! - `shim`: the connection to a running shim, and its death.
 //! - `undo`: takes back what failed. `bury`: cleans up after a shim that died. `cgroup`: what a killed runtime leaves.
 //!   `recover`: finds the tasks of an earlier run again.
@@ -26,6 +27,7 @@ mod bootstrap;
 mod bundle;
 mod bury;
 mod cgroup;
+mod engines;
 mod error;
 mod exits;
 mod forward;

@@ -11,6 +11,7 @@
 //! - [`netns`]: network namespaces.
 //! - [`mount`]: mounts as containerd describes them; trees that are mounted nowhere.
 //! - [`process`]: signals by number, children that are given descriptors.
+//! - [`program`]: programs that are run from a sealed copy in memory.
 //! - [`signals`]: the signals that end a daemon, and how long its work may go on then.
 //! - [`socket`]: listening on a Unix socket that one daemon owns.
 //! - [`usage`]: what a process uses.
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod mount;
 pub mod netns;
 pub mod process;
+pub mod program;
 pub mod signals;
 pub mod socket;
 pub mod usage;

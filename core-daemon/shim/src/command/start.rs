@@ -13,11 +13,12 @@ use std::process::{Command, Stdio};
 
 use prost::Message;
 use prost_types::Any;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use sha2::{Digest, Sha256};
 use shared_sys::cgroup::Hierarchies;
 use shared_sys::fifo;
 use shared_sys::files::{Durability, write_atomic};
+use shared_sys::program::{self, Program};
 
 use super::SOCKETS;
 use crate::args::Args;
@@ -86,7 +87,7 @@ fn listen(socket: &Path) -> Result<Option<UnixListener>, Error> {
     Ok(Some(listener))
 }
 
-/// Starts the server. It has nothing of ours but the socket and the log.
+/// Starts the server. It has nothing of ours but the socket, the log, and the copy of the engine as standard output.
 fn serve(args: &Args, bundle: &Path, listener: UnixListener, options: &Options) -> Result<(), Error> {
     let log = bundle.join("log");
     let stderr = match fifo::open_both(&log) {
@@ -102,7 +103,12 @@ fn serve(args: &Args, bundle: &Path, listener: UnixListener, options: &Options) 
     if args.debug {
         command.arg("-debug");
     }
-    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(Stdio::null()).stderr(stderr);
+    let engine = std::env::var(program::ENGINE).ok().and_then(|text| Program::open(&text).ok());
+    let stdout = match engine.and_then(|engine| engine.as_fd().try_clone_to_owned().ok()) {
+        Some(engine) => engine.into(),
+        None => Stdio::null(),
+    };
+    command.stdin(Stdio::from(OwnedFd::from(listener))).stdout(stdout).stderr(stderr);
     let child = command.spawn().map_err(|source| Error::Spawn { binary: "the server".into(), source })?;
     place(child.id(), options);
     Ok(())

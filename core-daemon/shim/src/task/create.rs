@@ -34,7 +34,7 @@ impl Tasks {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         };
-        let engine = Engine::new(options, &bundle, self.reaper.clone());
+        let engine = Engine::new(options, &bundle, self.reaper.clone(), self.program.clone());
         let init = Process::new("", stdio, Vec::new());
         let container = Arc::new(Container::new(&request.id, bundle, engine, &facts, init));
         // The name is taken from here on.

@@ -22,6 +22,8 @@ mod signal;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use shared_sys::program::Program;
+
 use crate::error::Error;
 use crate::events::Events;
 use crate::reaper::Reaper;
@@ -33,12 +35,14 @@ pub struct Tasks {
     pub namespace: String,
     pub reaper: Arc<Reaper>,
     pub events: Events,
+    /// A copy of the engine, if there is one.
+    pub program: Option<Arc<Program>>,
     containers: Mutex<HashMap<String, Arc<Container>>>,
 }
 
 impl Tasks {
-    pub fn new(namespace: &str, reaper: Arc<Reaper>, events: Events) -> Self {
-        Self { namespace: namespace.to_owned(), reaper, events, containers: Mutex::default() }
+    pub fn new(namespace: &str, reaper: Arc<Reaper>, events: Events, program: Option<Arc<Program>>) -> Self {
+        Self { namespace: namespace.to_owned(), reaper, events, program, containers: Mutex::default() }
     }
 
     /// Whether no container is left.
