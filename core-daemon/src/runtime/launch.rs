@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use shared_proto::meter::Way;
 use shared_proto::seam::v1 as seam;
 use shared_proto::ttrpc::task::DeleteResponse;
-use shared_sys::program;
+use shared_sys::{child, program};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -196,8 +196,8 @@ async fn run(
         let finish = async {
             // The pipes usually end with the process; then there is nothing more to wait for.
             let status = tokio::select! {
-                _ = &mut read => return child.wait().await,
-                status = child.wait() => status,
+                _ = &mut read => return child::ended(&child).await,
+                status = child::ended(&child) => status,
             };
             let _ = tokio::time::timeout(REST, read).await;
             status
@@ -213,6 +213,7 @@ async fn run(
             return Err(RuntimeError::LaunchDeadline { binary: binary.to_owned(), action, limit });
         }
     };
+    child::reap_later(child);
     let said = String::from_utf8_lossy(&stderr);
     let said = said.trim();
     if !status.success() {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use shared_proto::seam::v1::Message;
+use shared_sys::child;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
@@ -97,12 +98,12 @@ impl Call<'_> {
             tokio::pin!(pipes);
             let work = async {
                 tokio::select! {
-                    status = child.wait() => {
+                    status = child::ended(&child) => {
                         // Not to its end: what the plugin left running may hold it.
                         let _ = tokio::time::timeout(DRAIN, &mut pipes).await;
                         status
                     }
-                    _ = &mut pipes => child.wait().await,
+                    _ = &mut pipes => child::ended(&child).await,
                 }
             };
             tokio::select! {
@@ -113,6 +114,7 @@ impl Call<'_> {
         let err = end_of(&stderr_end);
         let status = ended.map_err(|_| self.late(text(&err)))?.map_err(|e| self.spawn(e))?;
         group.gone();
+        child::reap_later(child);
         if status.success() {
             return self.result(&out);
         }

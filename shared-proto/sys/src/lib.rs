@@ -3,6 +3,7 @@
 //! - [`blocking`]: the one door from async code to blocking work.
 //! - [`caps`]: what this process may do.
 //! - [`cgroup`]: where cgroups are mounted, and which one a process is in.
+//! - [`child`]: the end of a child process, told before it is reaped.
 //! - [`clock`]: the clock that two processes have in common.
 //! - [`descriptor`]: descriptors that an async task can wait for.
 //! - [`fifo`]: named pipes, and moving bytes from one to a file.
@@ -19,6 +20,7 @@
 pub mod blocking;
 pub mod caps;
 pub mod cgroup;
+pub mod child;
 pub mod clock;
 pub mod descriptor;
 pub mod fifo;
