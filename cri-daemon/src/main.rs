@@ -1,8 +1,10 @@
-//! `cri-daemon`: see [`cli`].
+//! `cri-daemon`: see [`cli`]. [`recorder`] and [`replay`] are commands that need more than a file.
 
 #![forbid(unsafe_code)]
 
 mod cli;
+mod recorder;
+mod replay;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@
 //! - [`cases`]: many small containers in one pod, counted, for the conformance suite.
 //! - [`kubelet`]: a real kubelet on the world's CRI socket.
 //! - [`http`]: a page, asked for from the host.
+//! - [`recorder`]: the flight recorder in front of a world.
 //! - [`streaming`]: SPDY and WebSocket clients for the addresses that Exec answers.
 //! - [`ctr`]: Debian's client. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
 //!
@@ -41,6 +42,7 @@ pub mod leftovers;
 pub mod logs;
 pub mod pod;
 pub mod random;
+pub mod recorder;
 pub mod registry;
 pub mod slot;
 pub mod streaming;

@@ -201,10 +201,14 @@ impl World {
         self.run().await;
     }
 
+    /// Where CRI is served.
+    pub fn cri_socket(&self) -> &Path {
+        if self.options.peer.is_some() { &self.paths.core_socket } else { &self.paths.cri_socket }
+    }
+
     /// A client of the CRI socket.
     pub fn cri(&self) -> Cri {
-        let socket = if self.options.peer.is_some() { &self.paths.core_socket } else { &self.paths.cri_socket };
-        Cri::connect(socket)
+        Cri::connect(self.cri_socket())
     }
 
     /// A client of the core socket.

@@ -8,6 +8,7 @@
 //! - [`why`]: what a pod's start was made of, or waits for: told in a table and one sentence ([`why::longest`]).
 //! - [`trace`]: the same as a sequence diagram, with the messages where the start was watched. [`nesting`]: what is a
 //!   part of what.
+//! - [`record`], [`replay`]: the flight recorder; see [`crate::recorder`] and [`crate::replay`].
 
 mod bill;
 mod check;
@@ -21,6 +22,8 @@ mod parts;
 mod pod;
 mod prepare;
 mod quantity;
+mod record;
+mod replay;
 mod report;
 mod rm;
 mod run;
@@ -122,6 +125,55 @@ enum Command {
     },
     /// Print what has crossed the seam between CRI and core: calls, bytes and time by service
     Seam,
+    /// Stand between a kubelet and a CRI socket, and write down every call
+    ///
+    /// Passes on whatever comes, of CRI v1 and v1alpha2, and writes one line of JSON for each call, with its times and
+    /// without secrets. Works with any container runtime. Goes on until SIGINT or SIGTERM.
+    Record {
+        /// The socket that clients connect to
+        #[arg(long, value_name = "SOCKET")]
+        listen: PathBuf,
+        /// The container runtime's CRI socket
+        #[arg(long, value_name = "SOCKET")]
+        to: PathBuf,
+        /// The recording, which must not exist yet
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+        /// Keep messages that this version can't read, as base64; secrets within them are kept as well
+        #[arg(long)]
+        unknown: bool,
+    },
+    /// Drive a CRI endpoint with a recording, and compare its answers and times
+    ///
+    /// Keeps the order of the recording, and what goes on side by side in it. Prints each difference, the known ones
+    /// with their reasons, and a table of times. Exit status: 0, 3 for differences without a known reason, 1 if it can't
+    /// be replayed.
+    Replay {
+        /// A recording of `cri-daemon record`
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The CRI socket of the runtime that is to answer
+        #[arg(long, value_name = "SOCKET")]
+        endpoint: PathBuf,
+        /// How many times as fast as in the recording: a number, or max for as fast as the order allows
+        #[arg(long, value_name = "N", default_value = "1", value_parser = replay::speed)]
+        speed: replay::Speed,
+        /// Replace the beginning of paths on the node; may be given several times
+        #[arg(long = "map", value_name = "OLD=NEW")]
+        maps: Vec<String>,
+        /// Credentials of registries, as `docker login` keeps them in config.json
+        #[arg(long, value_name = "FILE")]
+        auth: Option<PathBuf>,
+        /// Make empty what containers mount and is not there
+        #[arg(long)]
+        make_paths: bool,
+        /// How long a question is asked again whose answer differs, in seconds
+        #[arg(long, value_name = "SECONDS", default_value = "5")]
+        settle: f32,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Does what was asked for.
@@ -131,7 +183,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let named = args.config.unwrap_or_else(|| DEFAULT_CONFIG.into());
         return daemon::run(config, &named, &warnings).map(|()| ExitCode::SUCCESS);
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start")?;
+    let runtime = match &command {
+        // The clock of a call must not wait for the comparison of another.
+        Command::Replay { .. } => tokio::runtime::Builder::new_multi_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    };
+    let runtime = runtime.context("start")?;
     let outcome = runtime.block_on(client(config, command));
     // A file that is being read must not hold up the end.
     runtime.shutdown_background();
@@ -149,6 +206,14 @@ async fn client(config: Config, command: Command) -> anyhow::Result<ExitCode> {
         Command::Trace(options) => trace::trace(address, root, &options).await,
         Command::Bill { json } => bill::bill(&config, json).await.map(|()| ExitCode::SUCCESS),
         Command::Load { archive } => load::load(&config, &archive).await.map(|()| ExitCode::SUCCESS),
+        Command::Record { listen, to, output, unknown } => {
+            record::record(record::Options { listen, to, output, unknown }).await.map(|()| ExitCode::SUCCESS)
+        }
+        Command::Replay { file, endpoint, speed, maps, auth, make_paths, settle, json } => {
+            let settle = std::time::Duration::try_from_secs_f32(settle).context("--settle")?;
+            let speed = speed.0;
+            replay::replay(replay::Options { file, endpoint, speed, maps, auth, make_paths, settle, json }).await
+        }
         Command::Seam => report::seam(address).await.map(|()| ExitCode::SUCCESS),
     }
 }
