@@ -56,6 +56,11 @@ pub struct Reported {
 impl Kubelet {
     /// Starts a kubelet on `world`; `extra` are more flags.
     pub async fn start(world: &World, extra: &[&str]) -> Self {
+        Self::start_at(&world.paths.cri_socket, world, extra).await
+    }
+
+    /// The same with another socket in front of the world's.
+    pub async fn start_at(cri_socket: &Path, world: &World, extra: &[&str]) -> Self {
         let root = world.paths.dir.join("kubelet");
         let manifests = world.paths.dir.join("manifests");
         std::fs::create_dir_all(&manifests).expect("make the folder of manifests");
@@ -70,7 +75,7 @@ impl Kubelet {
                 health: world.slot.host_port(9),
             },
             extra: extra.iter().map(|&flag| flag.to_owned()).collect(),
-            cri_socket: world.paths.cri_socket.clone(),
+            cri_socket: cri_socket.to_owned(),
             log: world.paths.dir.join("kubelet.log"),
             process: None,
             client,

@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use e2e::config::Options;
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::kubectl::{self, Front, Route};
 use e2e::kubelet::{Kubelet, container, is_ready};
+use e2e::recorder::{self, Recorder, calls, explained};
 use e2e::{Wiring, World, eventually, logs, world};
 use serde_json::{Value, json};
 use shared_proto::cri::v1::*;
@@ -39,6 +41,7 @@ wirings!(
     kubectl_through_the_kubelet,
     restarts_under_running_pods,
     garbage_is_collected,
+    its_traffic_is_replayed,
 );
 
 /// A world with the images that pods name, and nothing else.
@@ -409,4 +412,42 @@ async fn garbage_is_collected(wiring: Wiring) {
     })
     .await;
     assert!(cri.find_image(PAUSE).await.is_some(), "the sandbox image stays");
+}
+
+/// What a kubelet asks of one runtime is asked of others, with the same answers.
+async fn its_traffic_is_replayed(wiring: Wiring) {
+    let home = node(wiring).await;
+    let recorder = Recorder::start(&home, "kubelet").await;
+    let mut kubelet = Kubelet::start_at(&recorder.socket, &home, &[]).await;
+    kubelet.add("steady", one(shell("main", FOREVER)));
+    let mut probed = shell("main", FOREVER);
+    probed["readinessProbe"] = json!({"exec": {"command": ["true"]}, "periodSeconds": 1});
+    kubelet.add("probed", one(probed));
+    kubelet.add("crash", one(shell("main", "sleep 1; exit 4")));
+    kubelet.ready("steady").await;
+    kubelet.ready("probed").await;
+    let restarted = |status: &Value| container(status, "main").filter(|c| c.restarts >= 1).map(drop);
+    kubelet.wait("crash", "restarted", Duration::from_secs(60), restarted).await;
+    kubelet.remove_all();
+    kubelet.gone(&home, Duration::from_secs(60)).await;
+    kubelet.stop();
+    let (file, lines) = recorder.stop();
+    let asked = calls(&lines, "/runtime.v1alpha2.RuntimeService/ListPodSandbox").len();
+    assert!(asked > 10, "a kubelet lists pods all the time: {asked}");
+
+    let elsewhere = match wiring {
+        Wiring::Split => Wiring::Merged,
+        Wiring::Loopback => Wiring::Split,
+        Wiring::Merged => Wiring::Loopback,
+    };
+    for wiring in [wiring, elsewhere] {
+        let other = node(wiring).await;
+        explained(&recorder::replay(&file, &home, &other, &["--speed", "4", "--make-paths"]));
+    }
+    let mut options = Options::new(wiring);
+    options.peer = Some("containerd");
+    let peer = World::start(wiring, options).await;
+    peer.pull(PAUSE).await;
+    peer.pull(BUSYBOX).await;
+    explained(&recorder::replay(&file, &home, &peer, &["--speed", "4", "--make-paths"]));
 }
