@@ -1,5 +1,6 @@
 //! System calls behind safe functions: the only crate with unsafe code.
 //!
+//! - [`allocations`]: what a bench allocates, counted.
 //! - [`blocking`]: the one door from async code to blocking work.
 //! - [`caps`]: what this process may do.
 //! - [`cgroup`]: where cgroups are mounted, and which one a process is in.
@@ -17,6 +18,7 @@
 //! - [`socket`]: listening on a Unix socket that one daemon owns.
 //! - [`usage`]: what a process uses.
 
+pub mod allocations;
 pub mod blocking;
 pub mod caps;
 pub mod cgroup;
