@@ -14,6 +14,8 @@ use crate::slot::Slot;
 /// What a test can choose about its world.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Where the world's folder is made; none = where temporary files are.
+    pub parent: Option<PathBuf>,
     /// The form of the configuration file: 2 or 3.
     pub version: u8,
     pub snapshotter: &'static str,
@@ -57,6 +59,7 @@ impl Options {
             Wiring::Loopback => 3,
         };
         Self {
+            parent: None,
             version,
             snapshotter: "overlayfs",
             private_netns: true,

@@ -58,8 +58,9 @@ impl World {
     pub fn prepare(wiring: Wiring, options: Options) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test needs root: it makes mounts, namespaces and cgroups");
         let slot = Slot::take();
-        let dir =
-            tempfile::Builder::new().prefix(&format!("{}-", slot.name())).tempdir().expect("make a world's folder");
+        let parent = options.parent.clone().unwrap_or_else(std::env::temp_dir);
+        let prefix = format!("{}-", slot.name());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).expect("make a world's folder");
         let (path, dir) = match std::env::var_os("SEAM_KEEP") {
             Some(_) => (dir.keep(), None),
             None => (dir.path().to_owned(), Some(dir)),
