@@ -4,59 +4,23 @@
 //!
 //! The last group is what counting, an account of a start, and somebody who watches it add to the plain call.
 
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use futures::StreamExt as _;
-use seam_bench::{BLOB, BLOB_SIZE, NAMESPACE, container, fill};
+use seam_bench::other::{Other, wirings};
+use seam_bench::{BLOB, BLOB_SIZE, NAMESPACE, container};
 use shared_proto::containerd::{containers, content, tasks};
 use shared_proto::core::Core;
-use shared_proto::fake::FakeCore;
 use shared_proto::meter::{Meter, Observer, Way, observed};
 use shared_proto::seam::v1::Message;
-use shared_proto::{Code, Context, transport};
+use shared_proto::{Code, Context};
 use tokio::runtime::Runtime;
-
-/// The other process of `split`. It ends when its standard input is closed.
-struct Other(Child, std::path::PathBuf);
-
-impl Other {
-    fn start() -> Self {
-        let path = std::env::temp_dir().join(format!("seam-bench-{}.sock", std::process::id()));
-        let child = Command::new(env!("CARGO_BIN_EXE_fake-core"))
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("start fake-core");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !path.exists() {
-            assert!(Instant::now() < deadline, "fake-core did not start");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Self(child, path)
-    }
-}
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
-        let _ = std::fs::remove_file(&self.1);
-    }
-}
 
 fn ports(c: &mut Criterion) {
     let rt = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     let other = Other::start();
-    let wirings = rt.block_on(async {
-        let [merged, loopback] = [FakeCore::default(), FakeCore::default()];
-        fill(&merged);
-        fill(&loopback);
-        let loopback = loopback.over_pipe().await.expect("pipe");
-        [("merged", merged.core()), ("loopback", loopback), ("split", Core::remote(transport::unix(&other.1)))]
-    });
+    let wirings = rt.block_on(wirings(&other.socket()));
     for (_, core) in &wirings {
         rt.block_on(prepare(core));
     }
@@ -75,7 +39,8 @@ fn ports(c: &mut Criterion) {
         core.containers.delete(&cx, containers::DeleteContainerRequest { id: "made".into() }).await.expect("delete");
     });
 
-    measuring(c, &rt, &wirings[0].1);
+    let [.., (_, plain)] = &wirings;
+    measuring(c, &rt, plain);
 
     let mut group = c.benchmark_group("content read of 1 MiB");
     group.throughput(Throughput::Bytes(BLOB_SIZE as u64));

@@ -12,19 +12,29 @@
 //! - [`load`]: what the benches on real daemons do to a node; [`node`]: what that costs, read from `/proc`.
 //! - [`bars`]: what is asked of ours beside the peer, and the table that shows it; [`controllers`]: crun's one wish;
 //!   [`engine`]: the OCI runtime; [`sides`]: who is compared.
+//! - `bin/report.rs`: all that the hop costs, on one page (`make report`); [`experiment`]: what is measured; [`report`]: how
+//!   it is kept and shown; [`trio`]: the three wirings at once; [`other`]: the same for single calls; [`kernel`]: system
+//!   calls; [`delay`]: what a report must find; [`stub`]: CNI and an OCI runtime that do nothing (`bin/stub-engine.rs`).
 //! - [`stats`]: percentiles, and the confidence interval of a difference.
 
 #![forbid(unsafe_code)]
 
 pub mod bars;
 pub mod controllers;
+pub mod delay;
 pub mod engine;
+pub mod experiment;
+pub mod kernel;
 pub mod life;
 pub mod lines;
 pub mod load;
 pub mod node;
+pub mod other;
+pub mod report;
 pub mod sides;
 pub mod stats;
+pub mod stub;
+pub mod trio;
 
 use std::collections::BTreeMap;
 

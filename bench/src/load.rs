@@ -13,6 +13,7 @@ use shared_proto::cri::v1::{
 
 /// A pod with one container that sleeps.
 pub struct Pod {
+    pub name: String,
     pub id: String,
     pub container: String,
     /// Milliseconds of RunPodSandbox, CreateContainer and StartContainer.
@@ -46,8 +47,21 @@ pub async fn try_start(world: &World, cri: &Cri, name: &str, main: &ContainerCon
     let container = cri.try_create(&id, &config, main).await.context("CreateContainer")?;
     let created = millis(clock);
     cri.try_start(&container).await.context("StartContainer")?;
-    Ok(Pod { id, container, steps: [ran, created - ran, millis(clock) - created] })
+    Ok(Pod { name: name.to_owned(), id, container, steps: [ran, created - ran, millis(clock) - created] })
 }
+
+/// Starts one pod with one container, and removes it. Milliseconds of each step of the start, and their sum.
+pub async fn once(world: &World, name: &str) -> [f64; 4] {
+    let cri = world.cri();
+    let pod = start(world, name).await;
+    cri.try_stop(&pod.container, 0).await.unwrap_or_else(|e| panic!("stop the container of {name}: {e:?}"));
+    cri.end_pod(&pod.id).await;
+    let [run, create, start] = pod.steps;
+    [run, create, start, pod.millis()]
+}
+
+/// The calls that [`once`] tells the times of.
+pub const STEPS: [&str; 4] = ["RunPodSandbox", "CreateContainer", "StartContainer", "sum"];
 
 /// Starts `pods` pods, some at a time.
 pub async fn start_all(world: &World, pods: usize, at_a_time: usize) -> Vec<Pod> {

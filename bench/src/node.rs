@@ -119,7 +119,8 @@ fn is_named(exe: &Path, name: &str) -> bool {
     exe.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.trim_end_matches(" (deleted)") == name)
 }
 
-fn sum(pids: &[i32]) -> anyhow::Result<Usage> {
+/// Some processes together.
+pub fn sum(pids: &[i32]) -> anyhow::Result<Usage> {
     let mut all = Usage::default();
     for pid in pids {
         all += of(*pid).with_context(|| format!("read what process {pid} uses"))?;

@@ -8,11 +8,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Parser;
-use e2e::config::Options;
-use e2e::{Wiring, World};
-use seam_bench::load;
+use e2e::World;
+use seam_bench::load::{self, STEPS};
 use seam_bench::stats::{difference, percentile};
-use shared_proto::cri::v1::StatusRequest;
+use seam_bench::trio::{self, Seam, WIRINGS};
 
 /// Compares the three wirings, pod by pod.
 #[derive(Parser)]
@@ -28,41 +27,24 @@ struct Args {
     json: Option<PathBuf>,
 }
 
-const WIRINGS: [Wiring; 3] = [Wiring::Split, Wiring::Loopback, Wiring::Merged];
-const STEPS: [&str; 4] = ["RunPodSandbox", "CreateContainer", "StartContainer", "sum"];
-
 /// Milliseconds by step, one entry a pod.
 type Samples = BTreeMap<&'static str, Vec<f64>>;
-
-/// What crossed the seam: calls, bytes, seconds inside calls.
-#[derive(Default, Clone, Copy)]
-struct Seam {
-    calls: f64,
-    bytes: f64,
-    millis: f64,
-}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let mut worlds = Vec::new();
-    for wiring in WIRINGS {
-        let world = World::start(wiring, Options { log_level: "info", ..Options::new(wiring) }).await;
-        world.pull(e2e::fixtures::BUSYBOX).await;
-        worlds.push(world);
-    }
+    let worlds = trio::start(trio::options).await;
     for round in 0..args.warmup {
         for world in &worlds {
-            pod(world, &format!("warm-{round}")).await;
+            load::once(world, &format!("warm-{round}")).await;
         }
     }
 
     let before: Vec<Seam> = seams(&worlds).await?;
     let mut samples = vec![Samples::new(); WIRINGS.len()];
     for round in 0..args.pods {
-        for turn in 0..WIRINGS.len() {
-            let which = (round + turn) % WIRINGS.len();
-            let millis = pod(&worlds[which], &format!("pod-{round}")).await;
+        for which in trio::turns(round) {
+            let millis = load::once(&worlds[which], &format!("pod-{round}")).await;
             for (step, value) in STEPS.into_iter().zip(millis) {
                 samples[which].entry(step).or_default().push(value);
             }
@@ -81,30 +63,10 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts one pod with one container, and removes it. Milliseconds of each step of the start, and their sum.
-async fn pod(world: &World, name: &str) -> [f64; 4] {
-    let cri = world.cri();
-    let pod = load::start(world, name).await;
-    cri.try_stop(&pod.container, 0).await.unwrap_or_else(|e| panic!("stop the container of {name}: {e:?}"));
-    cri.end_pod(&pod.id).await;
-    let [run, create, start] = pod.steps;
-    [run, create, start, pod.millis()]
-}
-
-/// The seam's counters, as the verbose status reports them, summed over all methods.
 async fn seams(worlds: &[World]) -> anyhow::Result<Vec<Seam>> {
     let mut all = Vec::new();
     for world in worlds {
-        let info = world.cri().status(StatusRequest { verbose: true }).await.info;
-        let text = info.get("seam").context("the verbose status has no entry \"seam\"")?;
-        let value: serde_json::Value = serde_json::from_str(text)?;
-        let samples = value["samples"].as_array().context("no samples in \"seam\"")?;
-        let total = |key: &str| samples.iter().filter_map(|s| s[key].as_f64()).sum::<f64>();
-        all.push(Seam {
-            calls: total("calls"),
-            bytes: total("bytes_out") + total("bytes_in"),
-            millis: total("us") / 1e3,
-        });
+        all.push(trio::seam(world).await?);
     }
     Ok(all)
 }
