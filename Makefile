@@ -14,7 +14,7 @@ ENGINE ?= runc
 # Inputs of each kind for `make fuzz`.
 FUZZ ?= 1000000
 
-.PHONY: run test test-kubelet fuzz compare steady compare-peer soak log-throughput bench deps bins lint clean
+.PHONY: run test test-kubelet fuzz compare steady compare-peer soak log-throughput report bench deps bins lint clean
 
 run: deps
 	cargo build --release --bin core-daemon --bin cri-daemon $(MERGED)
@@ -65,6 +65,14 @@ log-throughput: deps
 	cargo build --release --bins $(MERGED)
 	deploy/scripts/build-shim target/release
 	target/release/log-throughput $(if $(MEGABYTES),--megabytes $(MEGABYTES))
+
+# All that the hop costs, measured and drawn: target/report/report.html. QUICK=1 shows in a few minutes that it works;
+# ONLY=calls,hop,timeline,batch,scale; RESULTS=1 writes docs/results.md.
+report: deps
+	cargo build --release --bins $(MERGED)
+	deploy/scripts/build-shim target/release
+	target/release/report $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(RESULTS),--results docs/results.md)
+	if command -v chromium >/dev/null; then tests/scripts/check-report target/report/report.html; fi
 
 bench:
 	cargo bench -p seam-bench
