@@ -57,7 +57,7 @@ fn create(folder: &Path, bundle: &Path, pid_file: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let fifo = folder.join("exec.fifo");
     mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    #[expect(clippy::zombie_processes, reason = "the shim, a subreaper, takes it")]
+    // The shim, a subreaper, takes it.
     let mut child = Command::new("/proc/self/exe").arg("init").arg(&fifo).spawn()?;
     if let Err(e) = fs::write(cgroup.join("cgroup.procs"), child.id().to_string()) {
         child.kill()?;

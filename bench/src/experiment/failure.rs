@@ -43,7 +43,8 @@ pub struct Failure {
 
 /// The kills of one world, which runs afterwards.
 pub async fn measure(world: &mut World, pods: &[Pod]) -> anyhow::Result<Vec<Failure>> {
-    let victims: &[(&str, fn(&mut World))] = match world.wiring() {
+    type Kill = (&'static str, fn(&mut World));
+    let victims: &[Kill] = match world.wiring() {
         Wiring::Split => &[("split, CRI killed", World::kill_cri), ("split, core killed", World::kill_core)],
         Wiring::Loopback => &[("loopback, all killed", World::kill_core)],
         Wiring::Merged => &[("merged, all killed", World::kill_core)],

@@ -44,6 +44,9 @@ pub enum Name {
     Scale,
 }
 
+/// Whoever is told what is being done.
+pub type Tell = Box<dyn Fn(&str, f64)>;
+
 /// How a run is made.
 pub struct Settings {
     /// Few samples, to see that it works.
@@ -53,7 +56,7 @@ pub struct Settings {
     /// A deliberate delay on the way to the core in `split`, to see that the report finds it.
     pub delay: Option<Duration>,
     /// Told what is being done, and how much of it is done, from 0 to 1.
-    pub tell: Box<dyn Fn(&str, f64)>,
+    pub tell: Tell,
 }
 
 impl Settings {

@@ -6,15 +6,13 @@
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use shared_proto::api::Items;
-use shared_proto::containerd::{self as pb, Envelope};
 use shared_proto::containerd::{
-    containers as c, content, events_service as e, images as i, introspection, leases as l,
+    self as pb, Envelope, containers as c, content, events_service as e, introspection, snapshots, tasks as t,
 };
-use shared_proto::containerd::{namespaces as n, sandbox as s, snapshots, tasks as t, types};
 use shared_proto::core::Core;
 use shared_proto::{Context, Result, any};
 
-use crate::{BLOB, NAMESPACE, container};
+use crate::{NAMESPACE, container};
 
 /// One call.
 pub struct Step {

@@ -61,15 +61,12 @@ impl Probes {
     }
 }
 
-fn ask<F: Future<Output = bool> + Send>(
+fn ask<F: Future<Output = bool> + Send + 'static>(
     over: Arc<AtomicBool>,
     last: Last,
     pause: Duration,
     question: impl Fn() -> F + Send + 'static,
-) -> JoinHandle<Vec<Asked>>
-where
-    F: 'static,
-{
+) -> JoinHandle<Vec<Asked>> {
     tokio::spawn(async move {
         let mut all = Vec::new();
         while !over.load(Relaxed) {

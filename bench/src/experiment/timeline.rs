@@ -40,6 +40,9 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Experiment> {
         title: "One start".into(),
         question: "Where does the time of one pod's start go, and how much of it is something on its way between CRI and core?".into(),
         notes: vec![
+            "Grey is a request, blue what the CRI side did, amber a call on the core as the CRI side saw it, green the core, and \
+             red the time in which something was on its way."
+                .into(),
             "Drawn is the start of median length; a table tells all of them. Calls that the core did not note count as no \
              way at all. Gaps between requests are the client's."
                 .into(),

@@ -1,7 +1,7 @@
 //! The four kinds of plots.
 
 use super::svg::{Scale, Svg, WIDTH};
-use super::{Difference, Differences, Distributions, Lane, Lines, Place, Series, Timelines, show, signed};
+use super::{Difference, Differences, Distributions, Lane, Lines, Place, Series, Timelines, show};
 use crate::stats::percentile;
 
 /// Room for names at the left, of tick labels below, and at the right end.
