@@ -1,15 +1,16 @@
 //! `cri-daemon trace`: who asked whom for what, in each wiring, with the messages of starts that are watched.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use e2e::daemon::binary;
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::pod::{ready, sleeper};
 use e2e::{Wiring, World, eventually, world};
-use shared_proto::cri::v1::KeyValue;
+use shared_proto::cri::v1::{KeyValue, PodSandboxState};
 
-e2e::wirings!(the_pod_of_a_manifest, the_pod_of_a_kubelet, a_pod_that_nobody_watched);
+e2e::wirings!(the_pod_of_a_manifest, the_pod_of_a_kubelet, a_pod_that_nobody_watched, step_by_step);
 
 /// The value of a variable that must not be shown.
 const SECRET: &str = "hunter2-hunter2";
@@ -94,20 +95,26 @@ fn entities(text: &str) {
     assert!(text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{text:?}");
 }
 
+/// A pod `shop/NAME` with one container, which has a secret.
+fn manifest(world: &World, name: &str) -> String {
+    let path = world.paths.dir.join(format!("{name}.yaml"));
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop}}\nspec:\n  restartPolicy: Never\n  \
+         containers:\n  - name: main\n    image: '{BUSYBOX}'\n    command: [sleep, '1000']\n    env: [{{name: TOKEN, \
+         value: {SECRET}}}]\n"
+    );
+    std::fs::write(&path, yaml).expect("write the manifest");
+    path.display().to_string()
+}
+
 async fn the_pod_of_a_manifest(wiring: Wiring) {
     let world = world(wiring).await;
     world.pull(PAUSE).await;
     world.pull(BUSYBOX).await;
     let before = world.inventory().await;
-    let manifest = world.paths.dir.join("drawn.yaml");
-    let yaml = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: drawn, namespace: shop}}\nspec:\n  restartPolicy: Never\n  \
-         containers:\n  - name: main\n    image: '{BUSYBOX}'\n    command: [sleep, '1000']\n    env: [{{name: TOKEN, \
-         value: {SECRET}}}]\n"
-    );
-    std::fs::write(&manifest, yaml).expect("write the manifest");
+    let manifest = manifest(&world, "drawn");
     let drawing = world.paths.dir.join("drawn.mmd");
-    let (manifest, file) = (manifest.display().to_string(), drawing.display().to_string());
+    let file = drawing.display().to_string();
     let printed = trace(&world, &["--manifest", &manifest, "--rm", "--output", &file]);
     assert!(printed.is_empty(), "it goes to the file: {printed}");
     world.assert_as_before(&before).await;
@@ -227,6 +234,82 @@ async fn a_pod_that_nobody_watched(wiring: Wiring) {
     let complaint = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(!unknown.status.success() && complaint.contains("e2e/nobody"), "{complaint}");
     cri.end_pod(&pod).await;
+}
+
+/// A start that waits at each boundary, and shows what each has changed.
+async fn step_by_step(wiring: Wiring) {
+    let world = world(wiring).await;
+    world.pull(PAUSE).await;
+    world.pull(BUSYBOX).await;
+    let (cri, before) = (world.cri(), world.inventory().await);
+    let manifest = manifest(&world, "steps");
+
+    // Nobody there to press Enter: it goes through by itself.
+    let args = ["--manifest", &manifest, "--rm", "--step"];
+    let output = command(&world, &args).stdin(Stdio::null()).output().expect("run trace");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && output.stdout.is_empty() && !text.contains(SECRET), "{text}");
+    in_order(
+        &text,
+        &[
+            "── 1 ── kubelet ──▶ CRI: RunPodSandbox (",
+            "CRI ──▶ core: Containers.create in RunPodSandbox (",
+            "CRI ◀── core: Containers.create in RunPodSandbox (",
+            "CRI ──▶ core: Tasks.create in RunPodSandbox (",
+            "CRI ◀── core: Tasks.start in RunPodSandbox (",
+            "kubelet ◀── CRI: RunPodSandbox (",
+            "kubelet ──▶ CRI: CreateContainer main (",
+            "kubelet ──▶ CRI: StartContainer main (",
+            "kubelet ◀── CRI: StartContainer main",
+        ],
+    );
+    let plugin = format!("cni-plugin {}/bridge in RunPodSandbox (", world.slot.name());
+    in_order(&text, &[&format!("CRI ──▶ CNI plugin: {plugin}"), &format!("CRI ◀── CNI plugin: {plugin}")]);
+    world.assert_as_before(&before).await;
+
+    // It waits for Enter, and what it has done meanwhile is told.
+    let errors = world.paths.dir.join("step.log");
+    let said = || std::fs::read_to_string(&errors).unwrap_or_default();
+    let file = std::fs::File::create(&errors).expect("make a log");
+    let mut child = command(&world, &args).stdin(Stdio::piped()).stderr(file).spawn().expect("run trace");
+    let mut keyboard = child.stdin.take().expect("its standard input");
+    let prompts = |text: &str| text.matches("Enter goes on").count();
+    for stops in 1.. {
+        eventually(format!("stop {stops}"), Duration::from_secs(20), || async {
+            let text = said();
+            if prompts(&text) == stops { Ok(()) } else { Err(text) }
+        })
+        .await;
+        if stops == 1 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(prompts(&said()), 1, "it waits");
+            assert!(cri.list_pods(Default::default()).await.is_empty(), "nothing is done before");
+        }
+        if said().contains("CRI ◀── core: Tasks.create in RunPodSandbox") {
+            break;
+        }
+        keyboard.write_all(b"\n").expect("press Enter");
+    }
+    let text = said();
+    // Seen only when the test fails.
+    println!("{text}");
+    for change in
+        ["+ process ", "containerd-shim-runc-v2 ", "+ mount ", "+ network namespace cni-", "+ link veth", "+ cgroup "]
+    {
+        assert!(text.contains(change), "no {change:?} in\n{text}");
+    }
+
+    // Whoever leaves in the middle leaves a pod that goes on.
+    child.kill().expect("end trace");
+    child.wait().expect("trace ends");
+    let pod = eventually("the pod is ready", Duration::from_secs(10), || async {
+        let pods = cri.list_pods(Default::default()).await;
+        let ready = pods.into_iter().find(|pod| pod.state() == PodSandboxState::SandboxReady);
+        ready.ok_or_else(|| "it is not".to_owned())
+    })
+    .await;
+    cri.end_pod(&pod.id).await;
+    world.assert_as_before(&before).await;
 }
 
 /// The way of a request through the tree is told by files that are there.

@@ -203,7 +203,7 @@ async fn client(config: Config, command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Rm { pods, all } => rm::rm(address, root, &pods, all).await.map(|()| ExitCode::SUCCESS),
         Command::Why { pod } => why::why(address, &pod).await.map(|()| ExitCode::SUCCESS),
-        Command::Trace(options) => trace::trace(address, root, &options).await,
+        Command::Trace(options) => trace::trace(&config, &options).await,
         Command::Bill { json } => bill::bill(&config, json).await.map(|()| ExitCode::SUCCESS),
         Command::Load { archive } => load::load(&config, &archive).await.map(|()| ExitCode::SUCCESS),
         Command::Record { listen, to, output, unknown } => {

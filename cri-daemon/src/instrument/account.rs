@@ -1,32 +1,28 @@
-//! The account of one request: who writes it, and what is in it.
+//! The account of one request: its stages, and the messages of a request that somebody watches.
 //!
-//! The request's own work books its stages by [`Request::stage`]. Work below it that knows of no request books by
-//! [`here`], and the calls on the core by themselves: both find the account in the task that [`Request::watch`] runs.
+//! Calls on the core are booked here by the meter around the ports, whose observer it is; everything else is booked by
+//! [`request`](super::request).
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use shared_proto::meter::{self, Observer, Way};
-use shared_proto::seam::v1::Message;
-use shared_proto::{Code, Error, trace};
+use futures::future::BoxFuture;
+use shared_proto::Code;
+use shared_proto::meter::{Observer, Way};
+use shared_proto::seam::v1::{self as seam, Message};
 
-use crate::metrics::Metrics;
+use super::{Watch, message};
 
 /// The most stages of one request: several times what a start has, less than a call that is repeated for long.
 const STAGES: usize = 96;
 /// The most bytes of an error that are kept.
-const ERROR: usize = 600;
+pub(super) const ERROR: usize = 600;
 /// Bytes of messages of one request that are kept.
 const MESSAGES: usize = 512 << 10;
 /// In place of a stage: the request itself.
-const ITSELF: usize = usize::MAX;
+pub(super) const ITSELF: usize = usize::MAX;
 /// In [`Stage::took_us`]: it is under way.
 const RUNNING: u32 = u32::MAX;
-
-tokio::task_local! {
-    static HERE: (Arc<Account>, Metrics);
-}
 
 /// What one request did.
 #[derive(Debug)]
@@ -37,18 +33,18 @@ pub struct Account {
     /// The container's id; empty: the pod.
     pub id: Box<str>,
     pub came: Instant,
-    /// Whether its messages are kept.
-    watched: AtomicBool,
+    /// Who watches: then its messages are kept.
+    watch: OnceLock<Arc<Watch>>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    stages: Vec<Stage>,
-    took: Option<Duration>,
-    error: Option<Box<str>>,
+pub(super) struct Inner {
+    pub(super) stages: Vec<Stage>,
+    pub(super) took: Option<Duration>,
+    pub(super) error: Option<Box<str>>,
     /// Of stages by their place in the list; empty where nobody watches.
-    messages: Vec<(usize, Way, Message)>,
+    pub(super) messages: Vec<(usize, Way, Message)>,
 }
 
 /// What went over for a stage, and came back.
@@ -62,7 +58,7 @@ pub struct Stage {
     pub detail: Box<str>,
     /// Microseconds since the request came.
     pub start_us: u32,
-    took_us: u32,
+    pub(super) took_us: u32,
     pub place: Place,
     pub failed: bool,
 }
@@ -76,33 +72,41 @@ pub enum Place {
     Seam,
 }
 
-/// One request at work. It has ended when this is dropped.
-#[derive(Debug)]
-pub struct Request {
-    account: Arc<Account>,
-    metrics: Metrics,
-}
-
-/// A stage under way; it ends when this is dropped.
-#[derive(Debug)]
-pub struct Running {
-    account: Arc<Account>,
-    metrics: Metrics,
-    at: usize,
-    name: &'static str,
-    began: Instant,
-    _span: tracing::Span,
-}
-
 impl Account {
     pub(super) fn new(rpc: &'static str, subject: &str, id: &str, came: Instant) -> Self {
-        let (watched, inner) = (AtomicBool::new(false), Mutex::default());
-        Self { rpc, subject: subject.into(), id: id.into(), came, watched, inner }
+        let (watch, inner) = (OnceLock::new(), Mutex::default());
+        Self { rpc, subject: subject.into(), id: id.into(), came, watch, inner }
     }
 
     /// From now on messages are kept.
-    pub(super) fn watch(&self) {
-        self.watched.store(true, Relaxed);
+    pub(super) fn watch(&self, watch: Arc<Watch>) {
+        // The first one stays.
+        let _ = self.watch.set(watch);
+    }
+
+    /// Whether somebody goes through it step by step.
+    pub(super) fn steps(&self) -> bool {
+        self.watch.get().is_some_and(|watch| watch.steps())
+    }
+
+    /// What there is to be seen before a stage, or after it.
+    fn stop(&self, at: usize, way: Way) -> seam::Stop {
+        let inner = self.lock();
+        let stage = inner.stages.get(at).map(|stage| seam::Stage {
+            place: stage.place.told().into(),
+            name: stage.name.to_owned(),
+            detail: stage.detail.to_string(),
+            ..Default::default()
+        });
+        let message = inner.messages.iter().find(|message| (message.0, message.1) == (at, way));
+        seam::Stop {
+            number: 0,
+            rpc: self.rpc.to_owned(),
+            subject: self.subject.to_string(),
+            stage,
+            done: way == Way::Back,
+            message: message.map(|(.., message)| message::shown(message)),
+        }
     }
 
     /// The messages of the request itself, and of its stages in their order, where somebody watched.
@@ -114,7 +118,7 @@ impl Account {
         (of(ITSELF), (0..inner.stages.len()).map(of).collect())
     }
 
-    fn keep(&self, at: usize, way: Way, message: Message) {
+    pub(super) fn keep(&self, at: usize, way: Way, message: Message) {
         let mut inner = self.lock();
         let size = inner.messages.iter().map(|(.., message)| message.value.len()).sum::<usize>() + message.value.len();
         if size <= MESSAGES {
@@ -139,7 +143,7 @@ impl Account {
     }
 
     /// Where in the list the stage is; past its end when there are too many.
-    fn begin(&self, place: Place, name: &'static str, detail: &str) -> usize {
+    pub(super) fn begin(&self, place: Place, name: &'static str, detail: &str) -> usize {
         let start_us = short(self.came.elapsed());
         let mut inner = self.lock();
         if inner.stages.len() >= STAGES {
@@ -149,7 +153,7 @@ impl Account {
         inner.stages.len() - 1
     }
 
-    fn end(&self, at: usize, failed: bool) {
+    pub(super) fn end(&self, at: usize, failed: bool) {
         let now = short(self.came.elapsed());
         if let Some(stage) = self.lock().stages.get_mut(at) {
             stage.took_us = now.saturating_sub(stage.start_us).min(RUNNING - 1);
@@ -157,7 +161,7 @@ impl Account {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -173,11 +177,26 @@ impl Observer for Account {
     }
 
     fn watched(&self) -> bool {
-        self.watched.load(Relaxed)
+        self.watch.get().is_some()
     }
 
     fn message(&self, begun: usize, way: Way, message: Message) {
         self.keep(begun, way, message);
+    }
+
+    fn pause(&self, begun: usize, way: Way) -> Option<BoxFuture<'static, ()>> {
+        let watch = self.watch.get().filter(|watch| watch.steps())?.clone();
+        let stop = self.stop(begun, way);
+        Some(Box::pin(async move { watch.stop(stop).await }))
+    }
+}
+
+impl Place {
+    pub(super) fn told(self) -> seam::stage::Place {
+        match self {
+            Place::Cri => seam::stage::Place::Cri,
+            Place::Seam => seam::stage::Place::Seam,
+        }
     }
 }
 
@@ -191,204 +210,14 @@ impl Stage {
     }
 }
 
-impl Request {
-    pub(super) fn new(account: Arc<Account>, metrics: Metrics) -> Self {
-        Self { account, metrics }
-    }
-
-    pub fn account(&self) -> Arc<Account> {
-        self.account.clone()
-    }
-
-    /// Does `work`, whose calls on the core are booked, and whatever books by [`here`].
-    pub async fn watch<F: Future>(&self, work: F) -> F::Output {
-        let here = (self.account.clone(), self.metrics.clone());
-        meter::observed(self.account.clone(), HERE.scope(here, work)).await
-    }
-
-    /// Begins a stage, which ends when the guard is dropped.
-    pub fn stage(&self, stage: &'static str) -> Running {
-        self.stage_of(stage, "")
-    }
-
-    /// The same, with what it is done to.
-    pub fn stage_of(&self, stage: &'static str, detail: &str) -> Running {
-        Running::begin(&self.account, &self.metrics, stage, detail)
-    }
-
-    /// Books the time since the request came as a stage: it waited.
-    pub fn waited(&self, stage: &'static str) {
-        let at = self.account.begin(Place::Cri, stage, "");
-        let waited = self.account.came.elapsed();
-        if let Some(stage) = self.account.lock().stages.get_mut(at) {
-            (stage.start_us, stage.took_us) = (0, short(waited));
-        }
-        self.metrics.stage(self.account.rpc, stage, waited);
-    }
-
-    /// Keeps what came, if somebody watches.
-    pub fn asked(&self, message: Option<Message>) {
-        if let Some(message) = message.filter(|_| self.account.watched()) {
-            self.account.keep(ITSELF, Way::There, message);
-        }
-    }
-
-    /// Keeps what is answered, if somebody watches.
-    pub fn answered(&self, message: &impl prost::Name) {
-        if self.account.watched() {
-            self.account.keep(ITSELF, Way::Back, Message::of(message));
-        }
-    }
-
-    /// What came of it, if that was an error.
-    pub fn failed(&self, error: &Error) {
-        let message = &error.message;
-        let end = (0..=ERROR.min(message.len())).rev().find(|at| message.is_char_boundary(*at)).unwrap_or_default();
-        self.account.lock().error = Some(message[..end].into());
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        let took = self.account.came.elapsed();
-        let mut inner = self.account.lock();
-        inner.took = Some(took);
-        inner.stages.shrink_to_fit();
-        inner.messages.shrink_to_fit();
-        self.metrics.stage(self.account.rpc, self.account.rpc, took);
-    }
-}
-
-/// Begins a stage of the request that this task works for, if it works for one.
-pub fn here(stage: &'static str, detail: impl FnOnce() -> String) -> Option<Running> {
-    HERE.try_with(|(account, metrics)| Running::begin(account, metrics, stage, &detail())).ok()
-}
-
-impl Running {
-    fn begin(account: &Arc<Account>, metrics: &Metrics, name: &'static str, detail: &str) -> Self {
-        let span = trace::stage(name, detail);
-        let at = account.begin(Place::Cri, name, detail);
-        Self { account: account.clone(), metrics: metrics.clone(), at, name, began: Instant::now(), _span: span }
-    }
-
-    /// Keeps a message to or from whoever does the work, if somebody watches; only then it is made.
-    pub fn message(&self, way: Way, message: impl FnOnce() -> Message) {
-        if self.account.watched() {
-            self.account.keep(self.at, way, message());
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.account.end(self.at, false);
-        self.metrics.stage(self.account.rpc, self.name, self.began.elapsed());
-    }
-}
-
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Enough for an hour, which no request takes.
-fn short(time: Duration) -> u32 {
+pub(super) fn short(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(RUNNING - 1)
 }
 
 #[cfg(test)]
-mod tests {
-    use shared_proto::containerd::tasks::{StartRequest, StartResponse};
-    use shared_proto::meter::Meter;
-
-    use super::*;
-
-    fn request() -> Request {
-        Request::new(Arc::new(Account::new("RunPodSandbox", "", "", Instant::now())), Metrics::default())
-    }
-
-    #[tokio::test]
-    async fn what_is_done_below_a_request_is_booked_on_it() {
-        let request = request();
-        let call = Meter::default().register("Tasks.create");
-        assert!(here("cni-plugin", || "nobody asked".into()).is_none());
-        let work = async {
-            let plugin = here("cni-plugin", || "pods/bridge".into());
-            call.start().stop::<()>(&Err(Error::not_found("c")));
-            std::mem::forget(call.start());
-            drop(plugin);
-        };
-        request.watch(work).await;
-        let stages = request.account().stages();
-        let seen: Vec<_> = stages.iter().map(|s| (s.name, &*s.detail, s.place, s.failed)).collect();
-        assert_eq!(
-            seen,
-            [
-                ("cni-plugin", "pods/bridge", Place::Cri, false),
-                ("Tasks.create", "", Place::Seam, true),
-                ("Tasks.create", "", Place::Seam, false)
-            ]
-        );
-        let running: Vec<_> = stages.iter().map(|stage| stage.took(request.account().came).1).collect();
-        assert_eq!(running, [false, false, true]);
-    }
-
-    #[test]
-    fn stages_lie_within_their_request() {
-        let request = request();
-        std::thread::sleep(Duration::from_millis(2));
-        request.waited("queue");
-        let outer = request.stage("cni");
-        std::thread::sleep(Duration::from_millis(2));
-        drop(request.stage("netns"));
-        drop(outer);
-        let account = request.account();
-        assert!(account.took().1);
-        drop(request);
-        let took = |at: usize| account.stages()[at].took(account.came);
-        assert!(took(0).0 >= 2000 && account.stages()[1].start_us >= 2000);
-        assert!(took(1).0 >= took(2).0 && account.took().0 >= took(1).0);
-        assert!(!took(1).1 && !account.took().1);
-    }
-
-    #[tokio::test]
-    async fn messages_are_kept_only_where_somebody_watches() {
-        let call = Meter::default().register("Tasks.start");
-        let go = async |request: &Request| {
-            request.asked(Some(Message::json("{}")));
-            let work = async {
-                let plugin = here("cni-plugin", String::new).unwrap();
-                plugin.message(Way::Back, || Message::json("[1]"));
-                let timer = call.start();
-                timer.sends(Default::default(), &StartRequest::default());
-                timer.stop_with(&Ok(StartResponse { pid: 7 }));
-            };
-            request.watch(work).await;
-            request.answered(&StartResponse { pid: 8 });
-            request.account().exchanges()
-        };
-        let nothing = (None, None);
-        assert_eq!(go(&request()).await, (nothing.clone(), vec![nothing.clone(), nothing.clone()]));
-        let watched = request();
-        watched.account().watch();
-        let (own, stages) = go(&watched).await;
-        assert_eq!(own, (Some(Message::json("{}")), Some(Message::of(&StartResponse { pid: 8 }))));
-        assert_eq!(stages[0], (None, Some(Message::json("[1]"))));
-        let call = (Some(Message::of(&StartRequest::default())), Some(Message::of(&StartResponse { pid: 7 })));
-        assert_eq!(stages[1], call);
-        watched.asked(Some(Message::json("x".repeat(MESSAGES))));
-        let kept: usize = watched.account().lock().messages.len();
-        assert_eq!(kept, 5, "one that is too much is left out");
-    }
-
-    #[test]
-    fn an_account_is_small_and_bounded() {
-        assert!(size_of::<Stage>() <= 48, "{}", size_of::<Stage>());
-        let request = request();
-        for _ in 0..STAGES + 5 {
-            drop(request.stage("image"));
-        }
-        assert_eq!(request.account().stages().len(), STAGES);
-        request.failed(&Error::internal("ü".repeat(ERROR)));
-        assert_eq!(request.account().error().unwrap().len(), ERROR);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use shared_proto::seam::{CORE_STAGES, v1 as seam};
 use shared_proto::{Result, any};
 use shared_sys::clock;
 
-use super::{Account, Place, PodStart, message};
+use super::{Account, PodStart, message};
 use crate::{Cri, Inner, call};
 
 /// The core answers this from memory.
@@ -53,10 +53,19 @@ impl Cri {
 
     /// Keeps the messages of the starts of a pod for as long as the answer is listened to.
     pub async fn watch(&self, req: seam::WatchRequest) -> Result<Items<seam::WatchEvent>> {
-        let watching = self.0.starts.watches.begin(&req.pod)?;
-        let rest = futures::stream::once(async move { watching.ended().await }).filter_map(|()| async { None });
-        let begun = futures::stream::once(async { Ok(seam::WatchEvent {}) });
-        Ok(begun.chain(rest).boxed())
+        let watching = self.0.starts.watches.begin(&req.pod, req.step)?;
+        let stops = futures::stream::unfold(watching, |mut watching| async move {
+            let stop = watching.next().await?;
+            Some((Ok(seam::WatchEvent { stop: Some(stop) }), watching))
+        });
+        let begun = futures::stream::once(async { Ok(seam::WatchEvent { stop: None }) });
+        Ok(begun.chain(stops).boxed())
+    }
+
+    /// Lets a start go on that waits for whoever watches it.
+    pub async fn go_on(&self, req: seam::GoOnRequest) -> Result<seam::GoOnResponse> {
+        self.0.starts.watches.go_on(req.number)?;
+        Ok(seam::GoOnResponse {})
     }
 }
 
@@ -97,12 +106,8 @@ fn request(account: &Account, now: Instant) -> seam::Request {
     let exchanges = exchanges.into_iter().chain(std::iter::repeat((None, None)));
     let stages = account.stages().into_iter().zip(exchanges).map(|(stage, (sent, received))| {
         let (us, running) = stage.took(account.came);
-        let place = match stage.place {
-            Place::Cri => seam::stage::Place::Cri,
-            Place::Seam => seam::stage::Place::Seam,
-        };
         seam::Stage {
-            place: place.into(),
+            place: stage.place.told().into(),
             name: stage.name.to_owned(),
             detail: stage.detail.into_string(),
             start_us: stage.start_us.into(),

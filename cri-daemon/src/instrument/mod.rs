@@ -5,6 +5,7 @@
 //! clock readings and a lock that nobody else wants a stage, and some 50 bytes. Stages are metrics, and spans where a
 //! collector is told, as well.
 //!
+//! - [`account`]: what is kept of a request; [`request`]: who writes it.
 //! - [`starts`]: the timelines of the last pods, also of those that failed or are gone.
 //! - [`watches`]: for whom the messages are kept as well. [`message`]: messages for people.
 //! - [`explain`]: the answer to `cri-daemon why`, with the core's own stages, which are asked for only then.
@@ -15,6 +16,7 @@
 mod account;
 mod explain;
 mod message;
+mod request;
 mod starts;
 mod watches;
 
@@ -23,9 +25,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-pub use account::{Account, Place, Request, Running, Stage, here};
+pub use account::{Account, Place, Stage};
+pub use request::{Request, Running, here, stepped};
 pub use starts::{PodStart, Starts};
-pub use watches::{Watches, Watching};
+pub use watches::{Watch, Watches, Watching};
 
 use crate::metrics::Metrics;
 

@@ -80,8 +80,8 @@ impl Starts {
         metrics: &Metrics,
     ) -> Request {
         let request = start.timeline.request(rpc, subject, id, came, metrics);
-        if self.watches.want(&start.namespace, &start.name) {
-            request.account().watch();
+        if let Some(watch) = self.watches.of(&start.namespace, &start.name) {
+            request.account().watch(watch);
         }
         request
     }

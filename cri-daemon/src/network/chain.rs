@@ -104,10 +104,14 @@ impl Chain<'_> {
             let stage = instrument::here("cni-plugin", || format!("{}/{}{taking_back}", list.name, kind(plugin)));
             if let Some(stage) = &stage {
                 stage.message(Way::There, || call.shown(&config));
+                stage.pause(Way::There).await;
             }
             let answer = call.run(&config).instrument(span).await;
-            if let (Some(stage), Ok(result)) = (&stage, &answer) {
-                stage.message(Way::Back, || Message::json(result.to_string()));
+            if let Some(stage) = &stage {
+                if let Ok(result) = &answer {
+                    stage.message(Way::Back, || Message::json(result.to_string()));
+                }
+                stage.pause(Way::Back).await;
             }
             answer
         };

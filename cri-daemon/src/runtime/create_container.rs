@@ -14,6 +14,7 @@ use std::time::Instant;
 use shared_proto::containerd::types;
 use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
+use shared_proto::meter::Way;
 use shared_proto::{Error, Result};
 use tracing::Instrument as _;
 
@@ -54,12 +55,14 @@ impl Cri {
                 request.asked(asked);
                 let work = async move {
                     request.waited("queue");
+                    request.pause(Way::There).await;
                     let (pod, config) = ((&*sandbox, sandbox_pid), wanted.config);
                     let made = cri.0.make_container(&id, &name, config, log_path, pod, &request);
                     let made = request.watch(made).await.inspect_err(|e| request.failed(e));
                     if made.is_ok() {
                         request.answered(&v1::CreateContainerResponse { container_id: id.clone() });
                     }
+                    request.pause(Way::Back).await;
                     drop(request);
                     let made = made.with_context(|| format!("create container {name:?}"));
                     ticket.finish(&id, made.map(|()| id.clone()));

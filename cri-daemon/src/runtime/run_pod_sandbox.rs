@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
+use shared_proto::meter::Way;
 use shared_proto::{Error, Result};
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
@@ -54,12 +55,14 @@ impl Cri {
                 request.asked(asked);
                 let work = async move {
                     request.waited("queue");
+                    request.pause(Way::There).await;
                     let made = cri.0.make_sandbox(&id, name.clone(), wanted, start, &request);
                     let made = request.watch(made).await;
                     let made = made.with_context(|| format!("run sandbox {name:?}"));
                     if made.is_ok() {
                         request.answered(&v1::RunPodSandboxResponse { pod_sandbox_id: id.clone() });
                     }
+                    request.pause(Way::Back).await;
                     drop(request);
                     ticket.finish(&id, made.map(|()| id.clone()));
                 };

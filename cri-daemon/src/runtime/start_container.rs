@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use shared_proto::cri::v1;
 use shared_proto::errdefs::ResultExt as _;
+use shared_proto::meter::Way;
 use shared_proto::{Error, Result};
 
 use crate::call::tasks::Io;
@@ -36,10 +37,12 @@ impl Cri {
         container.timeline.add(request.account());
         let work = async move {
             request.waited("queue");
+            request.pause(Way::There).await;
             let started = request.watch(cri.0.start(&container, &handler, &request)).await;
             if started.is_ok() {
                 request.answered(&v1::StartContainerResponse {});
             }
+            request.pause(Way::Back).await;
             drop(request);
             drop(admitted);
             started

@@ -26,6 +26,11 @@ impl Starts for Service {
         Ok(answer.map(|events| events.map_err(Status::from).boxed()))
     }
 
+    async fn go_on(&self, request: Request<seam::GoOnRequest>) -> Result<Response<seam::GoOnResponse>, Status> {
+        let subject = |req: &seam::GoOnRequest| req.number.to_string();
+        answer(&self.0, "GoOn", Needs::Nothing, request, subject, |req| self.0.go_on(req)).await
+    }
+
     async fn explain(&self, request: Request<seam::ExplainRequest>) -> Result<Response<seam::ExplainResponse>, Status> {
         let subject = |req: &seam::ExplainRequest| req.pod.clone();
         answer(&self.0, "Explain", Needs::Nothing, request, subject, |req| self.0.explain(req)).await

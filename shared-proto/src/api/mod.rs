@@ -194,8 +194,11 @@ macro_rules! port {
                 let (span, cx) = self.span(stringify!($unary), cx);
                 let timer = counter.start();
                 let cx = timer.sends(cx, &req);
+                timer.pause($crate::meter::Way::There).await;
                 let answer = self.inner.$unary(&cx, req).instrument(span).await;
-                timer.stop_with(&answer);
+                timer.receives(&answer);
+                timer.pause($crate::meter::Way::Back).await;
+                timer.stop(&answer);
                 if let (true, Ok(message)) = (self.wire, &answer) {
                     counter.received(prost::Message::encoded_len(message));
                 }

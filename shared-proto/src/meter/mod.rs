@@ -82,12 +82,18 @@ impl Timer<'_> {
         }
     }
 
-    /// [`Timer::stop`], and the answer is shown to whoever watches.
-    pub fn stop_with<T: prost::Name>(self, answer: &crate::Result<T>) {
+    /// The answer is shown to whoever watches.
+    pub fn receives<T: prost::Name>(&self, answer: &crate::Result<T>) {
         if let (Some(told), Ok(message)) = (&self.told, answer) {
             told.receives(message);
         }
-        self.stop(answer);
+    }
+
+    /// Waits for somebody who goes through the calls step by step.
+    pub async fn pause(&self, way: Way) {
+        if let Some(pause) = self.told.as_ref().and_then(|told| told.pause(way)) {
+            pause.await;
+        }
     }
 
     /// Books the call.

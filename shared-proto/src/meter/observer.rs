@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use prost::Name;
 
 use crate::seam::v1::Message;
@@ -24,6 +25,10 @@ pub trait Observer: Send + Sync + 'static {
     }
     /// A message of a call that is [`Observer::watched`].
     fn message(&self, _begun: usize, _way: Way, _message: Message) {}
+    /// What the call waits for before it is made, or before its answer is given.
+    fn pause(&self, _begun: usize, _way: Way) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
 }
 
 /// Which way a message goes.
@@ -69,6 +74,10 @@ impl Told {
         if self.0.watched() {
             self.0.message(self.1, Way::Back, Message::of(message));
         }
+    }
+
+    pub fn pause(&self, way: Way) -> Option<BoxFuture<'static, ()>> {
+        self.0.pause(self.1, way)
     }
 
     pub fn ended(self, error: Option<Code>) {
@@ -144,7 +153,8 @@ mod tests {
         let once = |cx: &Context| {
             let timer = call.start();
             let watched = timer.sends(Cow::Borrowed(cx), &StartRequest::default()).watched;
-            timer.stop_with(&Ok(StartResponse::default()));
+            timer.receives(&Ok(StartResponse::default()));
+            timer.stop(&Ok(()));
             watched
         };
         let cx = Context::new("n");

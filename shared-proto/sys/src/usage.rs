@@ -12,6 +12,7 @@ use std::time::Duration;
 const TICKS: u64 = 100;
 
 /// Fields of a `/proc/PID/stat`, counted from the state, which is the first one after the name.
+const PARENT: usize = 1;
 const UTIME: usize = 11;
 const STIME: usize = 12;
 const THREADS: usize = 17;
@@ -46,6 +47,12 @@ pub fn of(pid: u32) -> io::Result<Usage> {
 /// CPU that the process has used.
 pub fn cpu(pid: u32) -> io::Result<Duration> {
     cpu_time(&read(pid, "stat")?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The process that it came from, or that adopted it.
+pub fn parent(pid: u32) -> io::Result<u32> {
+    let parent = field(&read(pid, "stat")?, PARENT).and_then(|parent| parent.try_into().ok());
+    parent.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Every process and its command line. Those without one, the kernel's own, are left out.
@@ -134,6 +141,7 @@ mod tests {
         let pid = child.id();
         child.wait().unwrap();
         assert_eq!(of(pid).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(parent(me).unwrap(), std::os::unix::process::parent_id());
         assert!(processes().unwrap().iter().any(|(pid, line)| *pid == me && !line[0].is_empty()));
     }
 

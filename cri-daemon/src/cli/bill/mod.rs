@@ -90,7 +90,7 @@ fn shims(config: &Config) -> anyhow::Result<Vec<Shim>> {
 }
 
 /// The value of a flag, in the form of Go's `flag` package, which the protocol of shims prescribes.
-fn flag<'a>(line: &'a [String], name: &str) -> Option<&'a str> {
+pub fn flag<'a>(line: &'a [String], name: &str) -> Option<&'a str> {
     let bare = |word: &'a String| word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
     line.iter().enumerate().find_map(|(at, word)| {
         let rest = bare(word)?.strip_prefix(name)?;

@@ -1,10 +1,13 @@
 //! `cri-daemon trace`: the start of a pod as a sequence diagram: who asked whom for what, and when.
 //!
 //! What it draws is what `why` tells ([`sequence`]), as [`mermaid`], [`svg`] or [`text`]. Messages are kept only while
-//! somebody watches the pod, so this command watches: a pod that it starts itself, or one that a kubelet starts.
+//! somebody watches the pod, so this command watches: a pod that it starts itself, or one that a kubelet starts. It can
+//! go through that step by step ([`step`]), and show what each has changed ([`changes`]).
 
+mod changes;
 mod mermaid;
 mod sequence;
+mod step;
 mod svg;
 mod text;
 
@@ -14,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use shared_config::Config;
 use shared_proto::seam::v1 as seam;
 use tonic::Streaming;
 
@@ -40,6 +44,10 @@ pub struct Options {
     /// Wait for the next start of POD, which is NAMESPACE/NAME or NAME, and draw that; Ctrl-C ends the wait
     #[arg(long, conflicts_with = "manifest")]
     wait: bool,
+    /// Stop the start before and after each request, call on the core and CNI plugin, and show what goes over and what
+    /// has changed on the machine; Enter goes on
+    #[arg(long)]
+    step: bool,
     /// What to draw [default: what the ending of FILE says (.svg, .mmd, .md), otherwise text]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -59,33 +67,64 @@ enum Format {
 }
 
 /// Draws what was asked for. A start that failed is drawn as well; then its error ends the command.
-pub async fn trace(address: &Path, root: &Path, options: &Options) -> anyhow::Result<ExitCode> {
+pub async fn trace(config: &Config, options: &Options) -> anyhow::Result<ExitCode> {
+    let is_to_come = options.manifest.is_some() || options.wait;
+    anyhow::ensure!(is_to_come || !options.step, "--step is for a start that is to come: add --manifest or --wait");
+    let address = &config.cri.address;
     let mut client = Client::connect(address).await?;
     let (pod, started) = match (&options.manifest, options.pod.as_deref().unwrap_or_default()) {
         (Some(manifest), _) => {
             let metadata = check::load(manifest)?.metadata;
             let pod = format!("{}/{}", metadata.namespace, metadata.name);
-            let _watched = watch(&mut client, &pod).await?;
+            let watched = watch(&mut client, &pod, options.step).await?;
             let (manifest, rm) = (manifest.clone(), options.rm);
             let run = run::Options { manifest, rm, detach: true, report: false, quiet: true };
-            (pod, run::run(address, root, &run).await)
+            (pod, accompanied(&client, watched, config, options.step, run::run(address, &config.root, &run)).await)
         }
         (None, pod) if options.wait => {
-            let _watched = watch(&mut client, pod).await?;
+            let watched = watch(&mut client, pod, options.step).await?;
             eprintln!("waiting for a start of {pod}");
-            tokio::select! {
-                over = start_is_over(&mut client, pod) => over?,
-                () = interrupted() => {}
-            }
-            (pod.to_owned(), Ok(ExitCode::SUCCESS))
+            let mut asking = client.clone();
+            let over = async {
+                tokio::select! {
+                    over = start_is_over(&mut asking, pod) => over?,
+                    () = interrupted() => {}
+                }
+                Ok(ExitCode::SUCCESS)
+            };
+            (pod.to_owned(), accompanied(&client, watched, config, options.step, over).await)
         }
         (None, pod) => (pod.to_owned(), Ok(ExitCode::SUCCESS)),
     };
-    let drawn = draw(&mut client, &pod, options).await;
+    // Whoever has seen it step by step may do without.
+    let drawn = match options.step && options.format.is_none() && options.output.is_none() {
+        true => Ok(()),
+        false => draw(&mut client, &pod, options).await,
+    };
     // Why there is nothing to draw matters less than why the pod did not start.
     let code = started?;
     drawn?;
     Ok(code)
+}
+
+/// Waits for a start that is watched, and goes through its stops, if it has any.
+async fn accompanied<T>(
+    client: &Client,
+    mut watched: Streaming<seam::WatchEvent>,
+    config: &Config,
+    step: bool,
+    start: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::pin!(start);
+    if step {
+        let mut client = client.clone();
+        tokio::select! {
+            done = &mut start => return done,
+            walked = step::walk(&mut client, &mut watched, config) => walked?,
+        }
+    }
+    // The daemon stops; the start knows best what came of it.
+    start.await
 }
 
 async fn draw(client: &mut Client, pod: &str, options: &Options) -> anyhow::Result<()> {
@@ -118,8 +157,8 @@ impl Options {
 }
 
 /// Watches the pod for as long as the answer lives. It has begun when this returns.
-async fn watch(client: &mut Client, pod: &str) -> anyhow::Result<Streaming<seam::WatchEvent>> {
-    let mut events = said(client.starts.watch(seam::WatchRequest { pod: pod.to_owned() }).await)?;
+async fn watch(client: &mut Client, pod: &str, step: bool) -> anyhow::Result<Streaming<seam::WatchEvent>> {
+    let mut events = said(client.starts.watch(seam::WatchRequest { pod: pod.to_owned(), step }).await)?;
     let begun = events.message().await.map_err(shared_proto::Error::from)?;
     begun.context("the daemon stops")?;
     Ok(events)
@@ -161,7 +200,7 @@ mod tests {
     fn the_format_follows_from_the_file() {
         let format = |format: Option<Format>, output: Option<&str>| {
             let output = output.map(PathBuf::from);
-            Options { pod: None, manifest: None, rm: false, wait: false, format, output }.format()
+            Options { pod: None, manifest: None, rm: false, wait: false, step: false, format, output }.format()
         };
         assert_eq!(format(None, None), Format::Text);
         assert_eq!(

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::super::report::time;
 use super::sequence::{Arrow, Kind, Sequence, Who, brief};
 
-const WIDTH: usize = 1420;
+const WIDTH: usize = 1240;
 /// The middle of the first lane, and from one to the next.
 const FIRST_LANE: usize = 150;
 const LANE: usize = 190;

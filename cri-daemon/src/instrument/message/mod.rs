@@ -15,7 +15,7 @@ pub fn exchange(sent: Option<&Message>, received: Option<&Message>) -> Option<Ex
     (sent.is_some() || received.is_some()).then_some(Exchange { sent, received })
 }
 
-fn shown(message: &Message) -> Shown {
+pub fn shown(message: &Message) -> Shown {
     let bytes = message.value.len();
     let text = match message.r#type.as_str() {
         COMMAND => words(&message.value).join(" "),
