@@ -15,10 +15,12 @@ use shared_proto::errdefs::ResultExt as _;
 use shared_proto::{Error, Result};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::tasks::Ended;
+use crate::call::{RECORD, within};
 use crate::command::{Command, Wanted};
 use crate::container::Container;
 use crate::{Cri, Inner};
@@ -49,27 +51,46 @@ impl Cri {
         let late = timed_out(&req);
         let limit = deadline(&req).map(|at| at + GRACE + self.0.config.runtime.drain_exec_sync_io_timeout);
         let cri = self.clone();
-        let work = async move { cri.0.run_exec(&container, &req, &gone).await };
-        let answer = tokio::select! {
-            answer = self.detached(work) => answer,
-            () = until(limit) => Err(Error::deadline(format!("{late}, and could not be ended in time"))),
+        let (tell, mut outcome) = oneshot::channel();
+        let work = async move {
+            cri.0.run_exec(&container, &req, &gone, tell).await;
+            Ok(())
+        };
+        tokio::select! {
+            cleaned = self.detached(work) => cleaned?,
+            () = until(limit) => {}
+        }
+        // What has come of it may be known although it could not be cleaned up yet.
+        let answer = match outcome.try_recv() {
+            Ok(answer) => answer,
+            Err(_) => Err(self.0.too_late(&late).await),
         };
         answer.with_context(|| format!("exec in container {id}"))
     }
 }
 
 impl Inner {
+    /// The error of a command that is not known to have ended long after its time. While the core is away it says that:
+    /// a kubelet takes a time-out for a failed probe, and would restart what only could not be asked.
+    async fn too_late(&self, late: &str) -> Error {
+        match within("ask the core", RECORD, self.core.version.version(&self.cx, ())).await {
+            Err(e) if e.is_transient() => e,
+            Ok(_) | Err(_) => Error::deadline(format!("{late}, and could not be ended in time")),
+        }
+    }
+
     async fn run_exec(
         &self,
         container: &Container,
         req: &v1::ExecSyncRequest,
         gone: &CancellationToken,
-    ) -> Result<v1::ExecSyncResponse> {
+        tell: oneshot::Sender<Result<v1::ExecSyncResponse>>,
+    ) {
         let wanted = Wanted { stdin: false, stdout: true, stderr: true, tty: false };
         let command = Command::new(&self.config, &container.record.id, wanted);
-        let outcome = self.collect(container, &command, req, gone).await;
+        // Nobody waits any more when the time is up.
+        let _ = tell.send(self.collect(container, &command, req, gone).await);
         self.end_command(&command).await;
-        outcome
     }
 
     async fn collect(
