@@ -21,7 +21,7 @@ struct Taken {
 
 /// How long giving back may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long the kernel needs for cgroups that were removed.
+/// How long the kernel needs to let cgroups go, and then a hierarchy.
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Freed {
@@ -67,6 +67,7 @@ impl Taken {
             let left = folders(&self.dir)?.count();
             if left == 0 {
                 umount2(&self.dir, MntFlags::empty())?;
+                std::thread::sleep(PAUSE);
                 if controllers()?.contains(&self.controller) {
                     return Ok(std::fs::remove_dir(&self.dir)?);
                 }
