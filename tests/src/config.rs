@@ -23,8 +23,11 @@ pub struct Options {
     pub private_netns: bool,
     /// The runtime that stands in for ours: of the whole suite with `SEAM_PEER`, of one world where a bench says so.
     pub peer: Option<&'static str>,
-    /// The OCI runtime; none = runc behind the wrapper of [`runtime`], whose shell costs some milliseconds a call.
+    /// The OCI runtime; none = Debian's runc.
     pub engine: Option<PathBuf>,
+    /// Whether it is the wrapper of [`runtime`] instead, which fails when it is asked to. A script is no engine that our
+    /// shim knows: everything is made by it, pause processes too.
+    pub faulty_engine: bool,
     /// The shim of every handler (`runtime_path`); none = what the runtime's name stands for.
     pub shim: Option<PathBuf>,
     /// The binary for every role of the core; a build without the feature `merged` may be put here.
@@ -65,6 +68,7 @@ impl Options {
             private_netns: true,
             peer: crate::world::peer(),
             engine: None,
+            faulty_engine: false,
             shim: std::env::var_os("SEAM_SHIM").map(PathBuf::from),
             core_binary: None,
             log_level: "debug",
@@ -258,9 +262,15 @@ enable_tls_streaming = {tls}
     )
 }
 
+/// Debian's.
+const RUNC: &str = "/usr/sbin/runc";
+
 /// The OCI runtime of every handler.
 fn engine(paths: &Paths, options: &Options) -> PathBuf {
-    options.engine.clone().unwrap_or_else(|| paths.gate.join("runc"))
+    if options.faulty_engine {
+        return paths.gate.join("runc");
+    }
+    options.engine.clone().unwrap_or_else(|| RUNC.into())
 }
 
 /// The line about the shim, if there is one.

@@ -51,7 +51,7 @@ pub mod world;
 
 pub use shared_proto::core::Wiring;
 pub use wait::eventually;
-pub use world::{World, world};
+pub use world::{World, faulty_world, world};
 
 /// Makes one test a wiring out of `async fn script(wiring: Wiring)`.
 ///

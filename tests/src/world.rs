@@ -46,6 +46,11 @@ pub async fn world(wiring: Wiring) -> World {
     World::start(wiring, Options::new(wiring)).await
 }
 
+/// The same with an OCI runtime that fails when it is asked to.
+pub async fn faulty_world(wiring: Wiring) -> World {
+    World::start(wiring, Options { faulty_engine: true, ..Options::new(wiring) }).await
+}
+
 impl World {
     /// Makes a world and starts its daemons.
     pub async fn start(wiring: Wiring, options: Options) -> Self {

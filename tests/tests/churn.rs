@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use e2e::cri::{Cri, image};
 use e2e::fixtures::{BUSYBOX, PAUSE};
 use e2e::pod::{container, script, sleeper};
-use e2e::{Wiring, World, eventually, logs, world};
+use e2e::{Wiring, World, eventually, faulty_world, logs, world};
 use futures::StreamExt as _;
 use shared_proto::cri::v1::*;
 use tonic::Code;
@@ -41,7 +41,7 @@ fn fate(index: usize) -> Fate {
 }
 
 async fn fifty_pods_ten_of_them_failing(wiring: Wiring) {
-    let world = world(wiring).await;
+    let world = faulty_world(wiring).await;
     let cri = world.cri();
     world.pull(PAUSE).await;
     world.pull(BUSYBOX).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use e2e::daemon::binary;
 use e2e::fixtures::{BUSYBOX, PAUSE};
-use e2e::pod::{ready, script, sleeper};
-use e2e::{Wiring, World, eventually, world};
+use e2e::pod::{ready, ready_in, script, sleeper};
+use e2e::{Wiring, World, eventually, faulty_world, world};
 use shared_proto::cri::v1::{KeyValue, PullImageRequest};
 
 e2e::wirings!(a_pod_that_runs, a_pod_that_is_stuck, pods_that_failed, the_core_away);
@@ -113,7 +113,7 @@ async fn a_pod_that_is_stuck(wiring: Wiring) {
 }
 
 async fn pods_that_failed(wiring: Wiring) {
-    let (world, cri, config, pod) = ready(wiring, "half").await;
+    let (world, cri, config, pod) = ready_in(faulty_world(wiring).await, "half").await;
     cri.try_run_pod(&world.pod("cni-fail")).await.expect_err("the gate is closed");
     cri.try_run_pod(&world.pod("cni-fail")).await.expect_err("the gate is closed");
     let text = why(&world, "e2e/cni-fail");

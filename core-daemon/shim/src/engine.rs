@@ -122,6 +122,12 @@ impl Engine {
         self.run(self.command("checkpoint").args(arguments).arg(id), "checkpoint", None).await
     }
 
+    /// Whether it is one that the core knows, and that makes containers by cgroupfs and with `pivot_root`.
+    pub fn is_plain(&self) -> bool {
+        let Options { systemd_cgroup, no_pivot_root, no_new_keyring, .. } = self.options;
+        self.program.is_some() && !systemd_cgroup && !no_pivot_root && !no_new_keyring
+    }
+
     /// The engine's folder for a container.
     pub fn state(&self, id: &str) -> PathBuf {
         self.options.root.join(id)

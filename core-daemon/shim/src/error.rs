@@ -31,6 +31,9 @@ pub enum Error {
     /// The engine said no, in its own words.
     #[error("OCI runtime {action} failed: {said}")]
     Engine { action: &'static str, said: String },
+    /// The child says why.
+    #[error("make the pause process: {0}")]
+    Pause(String),
     #[error("logger {binary}: {reason}")]
     Logger { binary: String, reason: String },
     #[error("the server of the pod: {0}")]
@@ -65,6 +68,7 @@ impl From<Error> for shared_proto::Error {
             | Error::Malformed { .. }
             | Error::Spawn { .. }
             | Error::Engine { .. }
+            | Error::Pause(_)
             | Error::Logger { .. }
             | Error::Server(_) => Code::Unknown,
         };

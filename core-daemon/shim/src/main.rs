@@ -13,6 +13,7 @@
 //! - [`serve`], [`service`]: the server's life, and its ttrpc methods: decode, one call, encode.
 //! - [`task`]: containers and their processes, one file a group of methods.
 //! - [`engine`], [`reaper`]: runc or crun as child processes, and everybody's exit.
+//! - [`pause`]: a pod's own process, which needs no engine.
 //! - [`io`]: standard streams: FIFOs that containers write to themselves, terminals, loggers.
 //! - [`cgroup`]: members, statistics, freezing, out-of-memory events.
 //! - [`events`], [`exits`]: what the core must hear, and what it can read when we are gone.
@@ -32,6 +33,7 @@ mod exits;
 mod io;
 mod log;
 mod options;
+mod pause;
 mod reaper;
 mod serve;
 mod service;

@@ -9,6 +9,7 @@
 //! - [`descriptor`]: descriptors that an async task can wait for.
 //! - [`fifo`]: named pipes, and moving bytes from one to a file.
 //! - [`files`]: files that are whole or absent after a crash.
+//! - [`fork`]: a child in namespaces of its own, from a process of one thread.
 //! - [`memory`]: giving back what a start or a burst needed.
 //! - [`netns`]: network namespaces.
 //! - [`mount`]: mounts as containerd describes them; trees that are mounted nowhere.
@@ -27,6 +28,7 @@ pub mod clock;
 pub mod descriptor;
 pub mod fifo;
 pub mod files;
+pub mod fork;
 pub mod memory;
 pub mod mount;
 pub mod netns;

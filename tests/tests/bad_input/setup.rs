@@ -106,6 +106,7 @@ pub async fn shims_that_fail(wiring: Wiring) {
         ("lies", of("lies")),
         ("relative", "runtime_path = \"shim\"".into()),
     ];
+    options.faulty_engine = true;
     // Another engine for the same shim: there is no such program.
     options.handlers.push(("engineless", String::new()));
     let mut world = World::prepare(wiring, options);

@@ -45,6 +45,17 @@ impl Cgroup {
         Self::find(all, &own).ok_or_else(|| Error::NotFound(format!("process {pid} is in no cgroup")))
     }
 
+    /// The one of this name, whether it exists or not: `/kubepods/pod1/box`.
+    pub fn named(path: &Path) -> Result<Self, Error> {
+        let all = hierarchies().map_err(Error::io("read", "/proc/self/mountinfo"))?;
+        let folders = all.v1.iter().map(|(name, mount)| (name.clone(), mount.folder(path)));
+        let v2 = all.v2.as_ref().map(|mount| mount.folder(path));
+        match v2 {
+            Some(folder) if !all.is_v1() => Ok(Self::V2(folder)),
+            v2 => Ok(Self::V1(folders.chain(v2.map(|folder| (UNIFIED.to_owned(), folder))).collect())),
+        }
+    }
+
     /// With the text of a `/proc/PID/cgroup`.
     fn find(all: &Hierarchies, own: &str) -> Option<Self> {
         let folder = |controller, mount: &Mount| Some(mount.folder(path_of(own, controller)?));

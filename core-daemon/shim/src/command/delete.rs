@@ -15,6 +15,7 @@ use crate::engine;
 use crate::error::Error;
 use crate::exits::Exit;
 use crate::options::Options;
+use crate::pause;
 
 /// 128 and SIGKILL.
 const KILLED: u32 = 137;
@@ -27,7 +28,12 @@ pub fn delete(args: &Args) -> Result<(), Error> {
     };
     let options = Options::load(&bundle, &args.namespace);
     // What can't be done must not keep the rest from being done; the core sees to cgroups and the bundle.
-    if let Err(e) = engine::run_alone(&options, ["delete", "--force", args.id.as_str()]) {
+    let killed = if pause::made(&bundle) {
+        pause::kill(&bundle)
+    } else {
+        engine::run_alone(&options, ["delete", "--force", args.id.as_str()]).map(drop)
+    };
+    if let Err(e) = killed {
         eprintln!("{e}");
     }
     let rootfs = bundle.join("rootfs");

@@ -12,6 +12,7 @@ use crate::cgroup::Cgroup;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::io::Owner;
+use crate::pause::{self, Gate};
 use crate::spec::Facts;
 
 /// A container, from the request that makes it until it is deleted.
@@ -19,6 +20,8 @@ pub struct Container {
     pub id: String,
     pub bundle: PathBuf,
     pub engine: Engine,
+    /// Of a container that was made without the engine, until its process is let go.
+    pub gate: Mutex<Option<Gate>>,
     /// See [`Facts`].
     pub own_pids: bool,
     pub hooks: bool,
@@ -37,6 +40,7 @@ impl Container {
             id: id.to_owned(),
             bundle,
             engine,
+            gate: Mutex::default(),
             own_pids: facts.own_pids,
             hooks: facts.hooks,
             lets_go: facts.group.is_some() && !facts.hooks,
@@ -89,6 +93,22 @@ impl Container {
             State::Stopped(_) => "has ended",
         };
         Err(Error::State(format!("cannot {action} container {:?}: it {is}", self.id)))
+    }
+
+    /// Whether it is the pod's own process, made without the engine.
+    pub fn is_pause(&self) -> bool {
+        pause::made(&self.bundle)
+    }
+
+    /// The engine, for `action` on a container that it has made.
+    pub fn engine_to(&self, action: &str) -> Result<&Engine, Error> {
+        if self.is_pause() {
+            let id = &self.id;
+            return Err(Error::State(format!(
+                "cannot {action} container {id:?}: it is a pod's own process, without an OCI runtime"
+            )));
+        }
+        Ok(&self.engine)
     }
 
     /// Takes the root filesystem off the node.

@@ -14,8 +14,9 @@ use super::release::release;
 use crate::cgroup::Cgroup;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::io::{self, Socket, Stdio};
+use crate::io::{self, Io, Socket, Stdio};
 use crate::options::Options;
+use crate::pause::{self, Plan, Waiting};
 use crate::{log, spec};
 
 impl Tasks {
@@ -61,6 +62,9 @@ impl Tasks {
     /// The engine's part. A container of a pod has its root filesystem in its own mount namespace then, and the node's
     /// is let go: see ADR 16.
     async fn make(self: &Arc<Self>, container: &Arc<Container>, request: &CreateTaskRequest) -> Result<u32, Error> {
+        if let Some(pid) = self.make_pause(container, request).await? {
+            return Ok(pid);
+        }
         mount_root(&container.bundle, request)?;
         let (init, owner) = (&container.init, container.owner());
         let made = if init.stdio.terminal {
@@ -82,17 +86,55 @@ impl Tasks {
                 return Err(e);
             }
         };
-        let cgroup = container.set_cgroup(cgroup);
-        init.made(pid, io);
         if container.lets_go
             && let Err(e) = container.unmount()
         {
             log::warn(e);
         }
+        self.made(container, request, pid, io, cgroup);
+        Ok(pid)
+    }
+
+    /// Makes a pod's own process without the engine. `None`: it is for the engine.
+    async fn make_pause(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        request: &CreateTaskRequest,
+    ) -> Result<Option<u32>, Error> {
+        let init = &container.init;
+        if !container.engine.is_plain() || init.stdio.terminal || request.rootfs.is_empty() {
+            return Ok(None);
+        }
+        let Ok(plan) = Plan::read(&container.bundle) else { return Ok(None) };
+        make_folder(&container.bundle.join("rootfs"))?;
+        let (streams, io) = io::open(&init.stdio, &container.owner()).await?;
+        match pause::make(plan, &container.bundle, &mounts(request), streams, &self.reaper).await {
+            Ok(Waiting { pid, birth: _birth, cgroup, gate }) => {
+                *container.gate.lock().expect("the gate") = Some(gate);
+                self.made(container, request, pid, io, cgroup);
+                Ok(Some(pid))
+            }
+            Err(e) => {
+                log::warn(format_args!("the engine makes {:?}: {e}", container.id));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The container is there: its events begin.
+    fn made(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        request: &CreateTaskRequest,
+        pid: u32,
+        io: Io,
+        cgroup: Cgroup,
+    ) {
+        let cgroup = container.set_cgroup(cgroup);
+        container.init.made(pid, io);
         self.publish_create(request, pid);
         self.watch_memory(&container.id, &cgroup);
-        self.watch_exit(container, init, self.reaper.expect(pid));
-        Ok(pid)
+        self.watch_exit(container, &container.init, self.reaper.expect(pid));
     }
 
     fn publish_create(&self, request: &CreateTaskRequest, pid: u32) {
@@ -142,7 +184,10 @@ impl Tasks {
     }
 
     async fn start_first(&self, container: &Container, process: &Process) -> Result<(), Error> {
-        let released = if container.hooks {
+        let gate = container.gate.lock().expect("the gate").take();
+        let released = if let Some(gate) = gate {
+            Some(gate.open())
+        } else if container.hooks {
             None
         } else {
             release(&container.engine.state(&container.id), container.died.notified()).await
@@ -161,20 +206,24 @@ fn mount_root(bundle: &Path, request: &CreateTaskRequest) -> Result<(), Error> {
     if request.rootfs.is_empty() {
         return Ok(());
     }
-    let mounts: Vec<Mount> = request
-        .rootfs
-        .iter()
-        .map(|mount| Mount {
-            kind: mount.r#type.clone(),
-            source: mount.source.clone(),
-            target: mount.target.clone(),
-            options: mount.options.clone(),
-        })
-        .collect();
     let rootfs = bundle.join("rootfs");
-    match std::fs::create_dir(&rootfs) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Error::io("make", rootfs)(e)),
-        Ok(()) | Err(_) => {}
+    make_folder(&rootfs)?;
+    mount::mount_all(&mounts(request), &rootfs).map_err(Error::Mount)
+}
+
+fn mounts(request: &CreateTaskRequest) -> Vec<Mount> {
+    let mount = |mount: &shared_proto::containerd::types::Mount| Mount {
+        kind: mount.r#type.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    };
+    request.rootfs.iter().map(mount).collect()
+}
+
+fn make_folder(path: &Path) -> Result<(), Error> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(Error::io("make", path)(e)),
+        Ok(()) | Err(_) => Ok(()),
     }
-    mount::mount_all(&mounts, &rootfs).map_err(Error::Mount)
 }

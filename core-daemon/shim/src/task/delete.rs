@@ -5,10 +5,11 @@ use shared_proto::ttrpc::task::DeleteRequest;
 
 use super::Tasks;
 use super::process::State;
-use super::remove::remove;
+use super::remove::{remove, remove_cgroup};
 use crate::error::Error;
 use crate::exits::Exit;
 
+const KILL: u32 = 9;
 /// Of a process that was never started.
 const NEVER: u32 = 0;
 
@@ -31,11 +32,20 @@ impl Tasks {
             State::Created => false,
             State::Stopped(_) => true,
         };
+        let pause = container.is_pause();
+        if pause && !ended {
+            // It waits at its gate.
+            container.cgroup()?.kill(KILL);
+        }
         let by_hand = ended && !container.hooks && !container.engine.options.systemd_cgroup;
         let removed = match container.cgroup() {
+            Ok(cgroup) if pause => remove_cgroup(&cgroup, id).await,
             Ok(cgroup) if by_hand => remove(&container.engine.state(id), &cgroup, id).await,
             Ok(_) | Err(_) => false,
         };
+        if !removed && pause {
+            return Err(Error::State(format!("cannot delete container {id:?}: its cgroup can't be removed")));
+        }
         if !removed {
             container.engine.delete(id).await?;
         }

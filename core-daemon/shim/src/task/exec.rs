@@ -63,7 +63,7 @@ impl Tasks {
         file: &std::path::Path,
     ) -> Result<(), Error> {
         let owner = container.owner();
-        let (engine, id) = (&container.engine, &container.id);
+        let (engine, id) = (container.engine_to("exec in")?, &container.id);
         let ((pid, _birth), io) = if process.stdio.terminal {
             let socket = Socket::listen()?;
             let made = engine.exec(id, file, io::nothing()?, Some(&socket.path)).await?;

@@ -19,9 +19,14 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// `false`: that is for the engine to do; what was removed already doesn't disturb it.
 pub async fn remove(folder: &Path, cgroup: &Cgroup, id: &str) -> bool {
     let state = ["state.json", "status"].iter().any(|name| folder.join(name).exists());
+    state && remove_cgroup(cgroup, id).await && fs::remove_dir_all(folder).is_ok()
+}
+
+/// Ends what is left in a cgroup that is the container's own by its name, and removes it.
+pub async fn remove_cgroup(cgroup: &Cgroup, id: &str) -> bool {
     let folders = cgroup.folders();
     let own = |path: &&Path| path.file_name().is_some_and(|name| name == id);
-    if !state || folders.is_empty() || !folders.iter().all(own) {
+    if folders.is_empty() || !folders.iter().all(own) {
         return false;
     }
     let began = Instant::now();
@@ -37,7 +42,7 @@ pub async fn remove(folder: &Path, cgroup: &Cgroup, id: &str) -> bool {
             }
         }
     }
-    fs::remove_dir_all(folder).is_ok()
+    true
 }
 
 /// A cgroup and those below; their files are the kernel's.

@@ -81,7 +81,7 @@ impl Tasks {
             return Err(Error::State(format!("cannot update container {:?}: it has ended", request.id)));
         }
         let _turn = container.init.turn.lock().await;
-        container.engine.update(&request.id, &resources.value).await
+        container.engine_to("update")?.update(&request.id, &resources.value).await
     }
 
     pub async fn checkpoint(&self, request: CheckpointTaskRequest) -> Result<(), Error> {
@@ -106,7 +106,7 @@ impl Tasks {
         if !options.cgroups_mode.is_empty() {
             arguments.extend(["--manage-cgroups-mode".to_owned(), options.cgroups_mode]);
         }
-        container.engine.checkpoint(&request.id, &arguments).await?;
+        container.engine_to("checkpoint")?.checkpoint(&request.id, &arguments).await?;
         let event = TaskCheckpointed { container_id: request.id, checkpoint: request.path };
         self.events.publish("/tasks/checkpointed", &event);
         Ok(())

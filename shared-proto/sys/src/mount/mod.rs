@@ -12,7 +12,7 @@ mod options;
 mod tree;
 
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -68,6 +68,44 @@ fn place(mount: &Mount, target: &Path) -> io::Result<OwnedFd> {
         return Ok(root);
     }
     detached::open_in(root.as_fd(), inner, OFlags::PATH)
+}
+
+/// What [`make_place`] makes where there is nothing to mount on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Folder,
+    File,
+}
+
+/// Makes `inner` below `root`, out of which no symlink leads, with the folders above it (0755); what is there stays.
+pub fn make_place(root: &Path, inner: &Path, kind: Place) -> io::Result<()> {
+    let root = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let mut parent = PathBuf::new();
+    let parts: Vec<_> = inner.components().filter(|part| !matches!(part, Component::RootDir)).collect();
+    for (done, part) in parts.iter().enumerate() {
+        let path = parent.join(part);
+        match detached::open_in(root.as_fd(), &path, OFlags::PATH) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let dir = detached::open_in(root.as_fd(), &parent, OFlags::PATH)?;
+                if kind == Place::File && done + 1 == parts.len() {
+                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                    rustix::fs::openat(&dir, part.as_os_str(), flags, Mode::from_raw_mode(0o644))?;
+                } else {
+                    rustix::fs::mkdirat(&dir, part.as_os_str(), Mode::from_raw_mode(0o755))?;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        parent = path;
+    }
+    Ok(())
+}
+
+/// Makes the mount at `target` read-only, and leaves its other attributes.
+pub fn read_only(target: &Path) -> io::Result<()> {
+    let place = rustix::fs::open(target, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    tree::set_attributes(place.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, false)
 }
 
 fn unmount_fd(place: &OwnedFd) -> io::Result<()> {

@@ -125,3 +125,31 @@ fn a_detached_tree_is_its_own_world() {
     assert_eq!(tree.open(Path::new("zero")).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     tree.open(Path::new("etc")).unwrap();
 }
+
+#[test]
+fn places_are_made_below_their_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let at = |inner: &str| dir.path().join(inner);
+    make_place(dir.path(), Path::new("/etc/a/file"), Place::File).unwrap();
+    make_place(dir.path(), Path::new("/etc/b"), Place::Folder).unwrap();
+    assert!(at("etc/a/file").is_file() && at("etc/b").is_dir());
+    make_place(dir.path(), Path::new("/etc/a/file"), Place::Folder).unwrap();
+    assert!(at("etc/a/file").is_file(), "what is there stays");
+    symlink(outside.path(), at("link")).unwrap();
+    make_place(dir.path(), Path::new("/link/x"), Place::File).unwrap_err();
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_mount_made_read_only_keeps_what_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    mount_all(&[mount("tmpfs", Path::new("tmpfs"), &["nosuid"])], dir.path()).unwrap();
+    read_only(dir.path()).unwrap();
+    let e = fs::write(dir.path().join("x"), "").unwrap_err();
+    assert_eq!(e.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(dir.path().to_str().unwrap())).unwrap();
+    assert!(line.contains(" ro,nosuid,"), "{line}");
+    unmount(dir.path()).unwrap();
+}

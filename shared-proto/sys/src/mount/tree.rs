@@ -108,8 +108,8 @@ fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
-/// `mount_setattr(2)` on a tree that is attached nowhere.
-fn set_attributes(
+/// `mount_setattr(2)` on the mount at a descriptor.
+pub(super) fn set_attributes(
     tree: BorrowedFd<'_>,
     set: u64,
     clear: u64,
