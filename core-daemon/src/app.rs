@@ -28,7 +28,7 @@ use crate::gc::Gc;
 use crate::images::{Puller, Settings};
 use crate::metadata::Db;
 use crate::metrics::Steps;
-use crate::runtime::{self, RuntimeConfig, Tasks, publish, serve_ttrpc};
+use crate::runtime::{self, Recovered, RuntimeConfig, Tasks, publish, serve_ttrpc};
 use crate::services::{
     containers::ContainersService, content::ContentService, diff::DiffService, events::EventsService,
     images::ImagesService, introspection, introspection::IntrospectionService, leases::LeasesService,
@@ -81,6 +81,7 @@ struct Parts {
     steps: Steps,
     tasks: Tasks,
     puller: Puller,
+    exchange: Exchange,
 }
 
 async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
@@ -111,6 +112,9 @@ async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
     }
     background.spawn(serve_ttrpc(ttrpc_socket, parts.tasks.clone(), quiet.clone().cancelled_owned()));
     let found = parts.tasks.recover().await;
+    if found == Recovered::default() {
+        parts.exchange.nothing_was_missed();
+    }
     tracing::info!(?found, "tasks of an earlier run");
 
     #[cfg(feature = "merged")]
@@ -197,7 +201,7 @@ async fn assemble(
     let metadata = folder("io.containerd.metadata.v1.sqlite");
     make_folder(&metadata)?;
     let db = Db::open(&metadata.join("meta.db"))?;
-    let exchange = Exchange::default();
+    let exchange = Exchange::starting();
 
     let content_root = folder("io.containerd.content.v1.content");
     let store = content::Store::publishing(&content_root, db.clone(), exchange.clone())?;
@@ -267,7 +271,7 @@ async fn assemble(
         images: Arc::new(ImagesService::new(db.clone(), exchange.clone(), gc.clone())),
         introspection: Arc::new(introspection),
         leases: Arc::new(LeasesService::new(db.clone(), gc.clone())),
-        namespaces: Arc::new(NamespacesService::new(db.clone(), exchange, gc)),
+        namespaces: Arc::new(NamespacesService::new(db.clone(), exchange.clone(), gc)),
         sandboxes: Arc::new(SandboxesService::new(db.clone())),
         snapshots: Arc::new(SnapshotsService::new(snapshots).recording(&stages)),
         streaming: Arc::new(streams),
@@ -275,7 +279,7 @@ async fn assemble(
         transfer: Arc::new(transfer),
         version: Arc::new(VersionService::new()),
     };
-    Ok(Parts { core, served: Meter::at(Side::Core), steps, tasks, puller })
+    Ok(Parts { core, served: Meter::at(Side::Core), steps, tasks, puller, exchange })
 }
 
 /// A build without CRI can't serve a wiring that needs it.

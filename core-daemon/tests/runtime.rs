@@ -535,11 +535,13 @@ async fn a_restart_finds_everything_again() {
     let flag = rig.path("busybox/tmp/go");
     rig.run("exits", &["sh", "-c", "until [ -e /tmp/go ]; do sleep 0.05; done; exit 9"]).await;
     rig.create("created", &["sh", "-c", "exit 4"]).await;
+    rig.create("unheard", &["sh", "-c", "exit 5"]).await;
     rig.run("dies", &["sleep", "1000"]).await;
     let silent = rig.run("silent", &["sleep", "1000"]).await;
     tasks.exec(&ns, &name("running"), exec("e1", &["sh", "-c", "sleep 2; exit 6"])).await.unwrap();
     tasks.start(&ns, &name("running"), "e1").await.unwrap();
-    let sockets: Vec<String> = ["running", "exits", "created", "dies", "silent"].map(|id| rig.socket(id)).into();
+    let names = ["running", "exits", "created", "unheard", "dies", "silent"];
+    let sockets: Vec<String> = names.map(|id| rig.socket(id)).into();
     let hung = rig.shim_pid("silent");
     drop(tasks);
     rig.stop().await;
@@ -547,6 +549,9 @@ async fn a_restart_finds_everything_again() {
     fs::write(&flag, "").unwrap();
     rig.kill_shim("dies");
     signal(hung, nix::sys::signal::Signal::SIGSTOP);
+    // Its client was not told any more that it is made.
+    let bundles = rig.path("state/io.containerd.runtime.v2.task").join(ns.as_str());
+    fs::remove_file(bundles.join("unheard/made")).unwrap();
     // A `start` that lost its parent before it could say where its shim listens.
     let half = rig.path("state/io.containerd.runtime.v2.task").join(ns.as_str()).join("half");
     fs::create_dir_all(&half).unwrap();
@@ -555,7 +560,7 @@ async fn a_restart_finds_everything_again() {
     fs::create_dir_all(rig.path("root/io.containerd.runtime.v2.task").join(ns.as_str()).join("stray")).unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let recovered = rig.start().await;
-    assert_eq!((recovered.tasks, recovered.silent, recovered.dead, recovered.empty), (4, 1, 1, 2));
+    assert_eq!((recovered.tasks, recovered.silent, recovered.dead, recovered.empty), (4, 1, 1, 3));
     assert!(!orphan.wait().unwrap().success());
 
     let tasks = rig.tasks();
@@ -568,6 +573,7 @@ async fn a_restart_finds_everything_again() {
     assert!(matches!(rig.state("exits").await, State::Stopped(exit) if exit.status == 9));
     assert_eq!(rig.wait("exits", "").await, 9);
     assert_eq!(rig.state("created").await, State::Created);
+    assert_eq!(code(tasks.get(&ns, &name("unheard"), "").await), Code::NotFound);
     let info = tasks.get(&ns, &name("silent"), "").await.unwrap();
     assert_eq!((info.pid, info.state), (silent, State::Unknown));
     signal(hung, nix::sys::signal::Signal::SIGCONT);

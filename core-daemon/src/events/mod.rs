@@ -3,15 +3,21 @@
 //! Publishing never waits. Every subscriber has a bounded queue of its own; one that falls behind is told so and cut
 //! off (it subscribes again and re-reads the state), and delays nobody else.
 //!
-//! Limits: [`QUEUE`] events per subscriber; nothing is kept for subscribers that come later.
+//! A client that lives by events, such as Docker Engine, loses its subscription with a core that ends, and the shims'
+//! news may reach the next core before that client does. So some of what happens in the first moments of a core that
+//! has found tasks is kept for whoever subscribes in them ([`early`]).
+//!
+//! Limits: [`QUEUE`] events per subscriber; nothing else is kept for subscribers that come later.
 
+mod early;
 mod fields;
 
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
+use self::early::Early;
 use crate::domain::{Id, Invalid, Payload};
 
 /// Events that may wait for one subscriber.
@@ -39,13 +45,37 @@ pub fn check_topic(topic: &str) -> Result<(), Invalid> {
 
 /// The exchange; cheap to clone.
 #[derive(Clone, Default)]
-pub struct Exchange(Arc<Mutex<Vec<mpsc::Sender<Arc<Event>>>>>);
+pub struct Exchange(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    subscribers: Vec<mpsc::Sender<Arc<Event>>>,
+    early: Early,
+}
 
 impl Exchange {
+    /// The exchange of a core that starts now, of which clients of an earlier one will want to hear what they missed.
+    pub fn starting() -> Self {
+        Self(Arc::new(Mutex::new(Inner { subscribers: Vec::new(), early: Early::from(Instant::now()) })))
+    }
+
+    /// There was no earlier core, or it has left nothing: nobody has missed anything.
+    pub fn nothing_was_missed(&self) {
+        self.0.lock().expect("exchange lock").early = Early::default();
+    }
+
+    /// What is so since before this core's start, for those that may have missed the news.
+    pub fn recall<M: prost::Name>(&self, ns: &str, topic: &str, message: &M) {
+        let event = Arc::new(packed(ns, topic, message));
+        self.0.lock().expect("exchange lock").early.keep(&event, Instant::now());
+    }
+
     /// Hands an event to every subscriber. Those that are gone or too slow are dropped.
     pub fn publish(&self, event: Event) {
         let event = Arc::new(event);
-        self.0.lock().expect("exchange lock").retain(|subscriber| match subscriber.try_send(event.clone()) {
+        let mut inner = self.0.lock().expect("exchange lock");
+        inner.early.keep(&event, Instant::now());
+        inner.subscribers.retain(|subscriber| match subscriber.try_send(event.clone()) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 tracing::warn!(limit = QUEUE, "an event subscriber is too slow and is cut off");
@@ -57,17 +87,27 @@ impl Exchange {
 
     /// Publishes a message that happened now.
     pub fn publish_message<M: prost::Name>(&self, ns: &str, topic: &str, message: &M) {
-        let any = shared_proto::any::pack(message);
-        let payload = Payload { type_url: any.type_url, value: any.value };
-        self.publish(Event { at: SystemTime::now(), ns: ns.to_owned(), topic: topic.to_owned(), payload });
+        self.publish(packed(ns, topic, message));
     }
 
-    /// Everything that is published from now on. The channel closes when the subscriber fell behind.
+    /// Everything that is published from now on, behind what was kept. The channel closes when the subscriber fell
+    /// behind.
     pub fn subscribe(&self) -> mpsc::Receiver<Arc<Event>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        self.0.lock().expect("exchange lock").push(sender);
+        let mut inner = self.0.lock().expect("exchange lock");
+        for event in inner.early.kept(Instant::now()) {
+            sender.try_send(event.clone()).expect("fewer are kept than may wait");
+        }
+        inner.subscribers.push(sender);
         receiver
     }
+}
+
+/// A message that is now.
+fn packed<M: prost::Name>(ns: &str, topic: &str, message: &M) -> Event {
+    let any = shared_proto::any::pack(message);
+    let payload = Payload { type_url: any.type_url, value: any.value };
+    Event { at: SystemTime::now(), ns: ns.to_owned(), topic: topic.to_owned(), payload }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //!     bootstrap.json     where the shim listens; `address` is the same, written by shims up to 1.6
 //!     rootfs/            the shim mounts the root filesystem here
 //!     work ─▶ <root>/io.containerd.runtime.v2.task/<ns>/<id>
+//!     made               empty; written when the shim has made the task, before the client hears so
 //!     log                FIFO of the shim's log
 //!     init.pid …         the shim's own
 //! ```
@@ -31,6 +32,7 @@ use crate::domain::{Id, Namespace};
 pub const FOLDER: &str = "io.containerd.runtime.v2.task";
 const BINARY: &str = "shim-binary-path";
 const BOOTSTRAP: &str = "bootstrap.json";
+const MADE: &str = "made";
 
 /// Where bundles are.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub(super) struct Record {
     pub bootstrap: Option<Bootstrap>,
     /// The init process, if one was ever made.
     pub pid: Option<u32>,
+    /// Whether the client may know that the task was made.
+    pub made: bool,
 }
 
 impl Layout {
@@ -150,6 +154,11 @@ impl Bundle {
             .map_err(|source| self.error("write bootstrap.json", source))
     }
 
+    /// Records that the task was made. Blocks.
+    pub fn mark_made(&self) -> Result<(), RuntimeError> {
+        fs::write(self.path.join(MADE), "").map_err(|source| self.error("write made", source))
+    }
+
     /// Reads what the folder says. Missing and malformed parts are `None`. Blocks.
     pub fn load(&self) -> Record {
         let read = |name: &str| fs::read(self.path.join(name)).ok();
@@ -163,6 +172,7 @@ impl Bundle {
             binary: text(BINARY).filter(|path| path.starts_with('/')).map(PathBuf::from),
             bootstrap,
             pid: text("init.pid").and_then(|pid| pid.parse().ok()),
+            made: self.path.join(MADE).exists(),
         }
     }
 
@@ -235,11 +245,13 @@ mod tests {
         let bootstrap = Bootstrap { version: 3, address: "unix:///s".into(), protocol: "ttrpc".into(), shared: true };
         made.save(&bootstrap).unwrap();
         fs::write(made.path.join("init.pid"), "42").unwrap();
+        assert!(!made.load().made);
+        made.mark_made().unwrap();
 
         let found = layout.scan().pop().unwrap();
         let record = found.load();
         assert_eq!(record.binary.as_deref(), Some(Path::new("/bin/shim")));
-        assert_eq!((record.bootstrap, record.pid), (Some(bootstrap), Some(42)));
+        assert_eq!((record.bootstrap, record.pid, record.made), (Some(bootstrap), Some(42), true));
 
         found.remove().unwrap();
         found.remove().unwrap();

@@ -119,7 +119,11 @@ impl Inner {
         let doing = || format!("failed to create shim task {:?}", bundle.id.as_str());
         let message = create_request(&bundle, request);
         let ns = bundle.ns.as_str();
-        let made = shim.call::<CreateTaskResponse>(ns, "Create", &message, Some(deadline::RUN), doing);
+        let made = async {
+            let answer: CreateTaskResponse = shim.call(ns, "Create", &message, Some(deadline::RUN), doing).await?;
+            mark_made(&bundle).await?;
+            Ok(answer)
+        };
         match stages::stage("runtime-create", made).await {
             Ok(answer) => {
                 self.config.steps.add("create", &binary, began);
@@ -213,6 +217,12 @@ impl Inner {
 async fn save(bundle: &Bundle, bootstrap: Bootstrap) -> Result<(), RuntimeError> {
     let bundle = bundle.clone();
     shared_sys::blocking(move || bundle.save(&bootstrap)).await
+}
+
+/// Records that the shim has made the task. Without it a restart takes the task for one that nobody has heard of.
+async fn mark_made(bundle: &Bundle) -> Result<(), RuntimeError> {
+    let bundle = bundle.clone();
+    shared_sys::blocking(move || bundle.mark_made()).await
 }
 
 /// Finds the binary, reads the spec and makes the bundle, all in one go on a blocking thread.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | shim answers | a task in the state that the shim says; an exit meanwhile is found here |
 //! | shim doesn't know the task | removed, with what a runtime that was killed half way may have left |
+//! | task was not started, nor its client told that it is made | removed: for the client its making has failed |
 //! | shim isn't there, and it ever ran | a stopped task: its exit is there to be read until the task is deleted |
 //! | shim isn't there, and it never ran | removed, by the shim's `delete` |
 //! | shim is there, but silent | a task in state unknown: silence is no exit |
@@ -13,6 +14,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shared_proto::containerd::events::TaskStart;
 use shared_proto::ttrpc::task::{StateRequest, StateResponse};
 
 use super::bootstrap::Bootstrap;
@@ -82,11 +84,18 @@ impl Inner {
         let Some((shim, state)) = self.reach(&bundle, &record).await else {
             return self.recover_dead(reservation, bundle, binary, &record).await;
         };
-        let (found, pid, state, stdio) = match state {
-            Ok(answer) => {
-                let (pid, state, stdio) = state_of(answer);
-                (Found::Task, pid, state, stdio)
+        let (found, pid, state, stdio) = match state.map(state_of) {
+            // Clients take a task that waits for its start for one of somebody else: they can't even delete it.
+            Ok((pid, State::Created, _)) if !record.made => {
+                tracing::warn!(id = %bundle.id, ns = %bundle.ns, "a task whose making was cut off is taken back");
+                if pid == 0 {
+                    // The engine is still at it, maybe at a hook that waits for the client: nobody waits for that.
+                    kill_strays(&bundle).await;
+                }
+                self.abandon(&bundle, &binary, &shim).await;
+                return Found::Empty;
             }
+            Ok((pid, state, stdio)) => (Found::Task, pid, state, stdio),
             Err(e) if e.is_not_found() => {
                 self.abandon(&bundle, &binary, &shim).await;
                 return Found::Empty;
@@ -100,6 +109,10 @@ impl Inner {
                 (Found::Silent, record.pid.unwrap_or(0), State::Unknown, Stdio::default())
             }
         };
+        if matches!(state, State::Running | State::Paused) {
+            let start = TaskStart { container_id: bundle.id.to_string(), pid };
+            self.exchange.recall(bundle.ns.as_str(), "/tasks/start", &start);
+        }
         let task = Arc::new(Task::new(bundle, binary, shim, Process::new(pid, state, stdio)));
         reservation.fulfil(task.clone());
         self.bury_if_dead(&task);
