@@ -137,8 +137,8 @@ impl World {
             String::from_utf8_lossy(&std::fs::read(self.paths.dir.join(name)).unwrap_or_default()).into_owned()
         });
         let ids: BTreeSet<&str> = logs.iter().flat_map(|log| ids_in(log)).collect();
-        let sockets = ids.into_iter().map(|id| {
-            let name = format!("{}/k8s.io/{id}", self.paths.core_socket.display());
+        let sockets = ids.into_iter().flat_map(|id| ["k8s.io", "moby"].map(|ns| (ns, id))).map(|(ns, id)| {
+            let name = format!("{}/{ns}/{id}", self.paths.core_socket.display());
             let hash = crate::image::digest(name.as_bytes());
             (Path::new("/run/containerd/s").join(&hash["sha256:".len()..]), id.to_owned())
         });

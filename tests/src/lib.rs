@@ -11,11 +11,11 @@
 //! - [`faulty`]: a registry that fails in the ways that registries fail.
 //! - [`cri`], [`pod`]: a CRI client, and the requests that a kubelet would send.
 //! - [`cases`]: many small containers in one pod, counted, for the conformance suite.
-//! - [`kubelet`]: a real kubelet on the world's CRI socket.
+//! - [`kubelet`]: a real kubelet on the world's CRI socket. [`docker`]: a real Docker Engine on the core's.
 //! - [`http`]: a page, asked for from the host.
 //! - [`recorder`]: the flight recorder in front of a world.
 //! - [`streaming`]: SPDY and WebSocket clients for the addresses that Exec answers.
-//! - [`ctr`]: Debian's client. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
+//! - [`ctr`]: Debian's client. [`skip`]: tests that can't be run here. [`logs`]: the CRI log format. [`random`]: numbers that can be repeated.
 //!
 //! Everything here panics with a message that names the thing: a harness that returns errors hides them.
 //!
@@ -31,6 +31,7 @@ pub mod config;
 pub mod cri;
 pub mod ctr;
 pub mod daemon;
+pub mod docker;
 pub mod faulty;
 pub mod fixtures;
 pub mod http;
@@ -44,6 +45,7 @@ pub mod pod;
 pub mod random;
 pub mod recorder;
 pub mod registry;
+pub mod skip;
 pub mod slot;
 pub mod streaming;
 pub mod wait;

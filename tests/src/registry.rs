@@ -49,6 +49,11 @@ impl Registry {
         self.address
     }
 
+    /// The folder with all that it serves.
+    pub fn storage(&self) -> &Path {
+        &self.storage
+    }
+
     /// Makes `image` available as `repository:tag`.
     pub fn add(&self, repository: &str, tag: &str, image: &Image) {
         self.add_image(repository, image);

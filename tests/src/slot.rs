@@ -65,6 +65,7 @@ impl Slot {
             let _ = Command::new("ip").args(["link", "del", "dev", &bridge]).output();
         }
         crate::leftovers::remove(self);
+        crate::docker::remove_netns(&crate::docker::netns(self));
         for cgroup in self.cgroups() {
             remove_cgroup(&cgroup);
         }
