@@ -105,7 +105,7 @@ async fn serve(config: Config, traced: bool) -> anyhow::Result<()> {
     // `stop` ends what serves clients, `quiet` what they and the shims lean on.
     let (stop, quiet) = (CancellationToken::new(), CancellationToken::new());
     let background = TaskTracker::new();
-    let mut parts = assemble(&config, ttrpc_address, &background, &quiet).await?;
+    let mut parts = assemble(&config, ttrpc_address, &background, &stop, &quiet).await?;
     // Where nobody looks, calls do not pass through it.
     if metrics.is_some() || traced {
         parts.core = parts.core.metered(&parts.served, false);
@@ -194,6 +194,7 @@ async fn assemble(
     config: &Config,
     ttrpc_address: PathBuf,
     background: &TaskTracker,
+    stop: &CancellationToken,
     quiet: &CancellationToken,
 ) -> anyhow::Result<Parts> {
     let root = config.root.clone();
@@ -267,7 +268,7 @@ async fn assemble(
         containers: Arc::new(ContainersService::new(db.clone(), exchange.clone(), gc.clone()).recording(&stages)),
         content: Arc::new(ContentService::new(store.clone(), gc.clone())),
         diff: Arc::new(DiffService::new(store)),
-        events: Arc::new(EventsService::new(exchange.clone())),
+        events: Arc::new(EventsService::new(exchange.clone()).until(stop.clone())),
         images: Arc::new(ImagesService::new(db.clone(), exchange.clone(), gc.clone())),
         introspection: Arc::new(introspection),
         leases: Arc::new(LeasesService::new(db.clone(), gc.clone())),

@@ -16,6 +16,7 @@ pub mod images;
 mod merged;
 pub mod metadata;
 pub mod metrics;
+pub mod oci_hook;
 pub mod runtime;
 mod server;
 pub mod services;

@@ -52,6 +52,12 @@ enum Command {
         #[arg(long)]
         namespace: String,
     },
+    /// Run a program as an OCI hook, with facts about the container in place of templates such as {{pid}}
+    OciHook {
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -77,19 +83,25 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<()> {
-    if let Some(Command::Config { which: Which::Default }) = args.command {
-        print!("{}", shared_config::render(&Config::default()));
-        return Ok(());
-    }
-    let (config, warnings) = configuration(&args)?;
-    match args.command {
-        Some(Command::Config { .. }) => {
+    match &args.command {
+        None => {
+            let (config, warnings) = configuration(&args)?;
+            core_daemon::app::run(config, &warnings)
+        }
+        Some(Command::Config { which: Which::Default }) => {
+            print!("{}", shared_config::render(&Config::default()));
+            Ok(())
+        }
+        Some(Command::Config { which: Which::Dump }) => {
+            let (config, warnings) = configuration(&args)?;
             warnings.iter().for_each(|w| eprintln!("core-daemon: warning: {w}"));
             print!("{}", shared_config::render(&config));
             Ok(())
         }
-        Some(Command::Publish { topic, namespace }) => core_daemon::app::publish(&config, &topic, &namespace),
-        None => core_daemon::app::run(config, &warnings),
+        Some(Command::Publish { topic, namespace }) => {
+            core_daemon::app::publish(&configuration(&args)?.0, topic, namespace)
+        }
+        Some(Command::OciHook { program }) => core_daemon::oci_hook::run(program),
     }
 }
 

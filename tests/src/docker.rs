@@ -58,7 +58,8 @@ pub(crate) fn remove_netns(name: &str) {
 #[derive(Debug)]
 pub struct Docker {
     dir: PathBuf,
-    core_socket: PathBuf,
+    /// None = dockerd starts a core of its own.
+    core_socket: Option<PathBuf>,
     netns: String,
     cgroup: String,
     process: Option<Daemon>,
@@ -68,11 +69,23 @@ pub struct Docker {
 impl Docker {
     /// Starts a dockerd on the core of `world`, with [`IMAGE`] loaded.
     pub async fn start(world: &World) -> Self {
+        Self::start_on(world, Some(world.paths.core_socket.clone())).await
+    }
+
+    /// Starts a dockerd that finds `core` under the name `containerd` and runs it itself.
+    pub async fn start_with_core(world: &World, core: &Path) -> Self {
+        let bin = world.paths.dir.join("docker/bin");
+        std::fs::create_dir_all(&bin).expect("make a folder for programs");
+        std::os::unix::fs::symlink(core, bin.join("containerd")).expect("link the core");
+        Self::start_on(world, None).await
+    }
+
+    async fn start_on(world: &World, core_socket: Option<PathBuf>) -> Self {
         let dir = world.paths.dir.join("docker");
         std::fs::create_dir_all(&dir).expect("make Docker's folder");
         std::fs::write(dir.join("daemon.json"), "{}").expect("write Docker's configuration");
         let netns = netns(&world.slot);
-        let (core_socket, cgroup) = (world.paths.core_socket.clone(), format!("/{}", world.slot.name()));
+        let cgroup = format!("/{}", world.slot.name());
         let mut docker = Self { dir, core_socket, netns, cgroup, process: None, registry: None };
         docker.run_ip(&["netns", "add", &docker.netns]);
         docker.run_ip(&["-n", &docker.netns, "link", "set", "lo", "up"]);
@@ -103,12 +116,17 @@ impl Docker {
             .arg(at("pid"))
             .arg("--host")
             .arg(self.host())
-            .arg("--containerd")
-            .arg(&self.core_socket)
             .arg("--cgroup-parent")
             .arg(&self.cgroup)
             // A lower score than its parent's needs a capability that containers of test machines lack.
             .args(["--oom-score-adjust", "0", "--live-restore", "--log-level", "debug"]);
+        match &self.core_socket {
+            Some(socket) => drop(command.arg("--containerd").arg(socket)),
+            None => {
+                let path = std::env::var("PATH").unwrap_or_default();
+                command.env("PATH", format!("{}:{path}", at("bin").display()));
+            }
+        }
         self.process = Some(Daemon::spawn("dockerd", &mut command, &self.log()));
         let this = &*self;
         eventually("dockerd answers", Duration::from_secs(30), || async move {
@@ -256,6 +274,13 @@ impl Docker {
         address.to_owned()
     }
 
+    /// The pid of the core that dockerd has started itself.
+    pub fn own_core(&self) -> i32 {
+        let file = self.dir.join("exec/containerd/containerd.pid");
+        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        text.trim().parse().unwrap_or_else(|e| panic!("{}: {e}: {text}", file.display()))
+    }
+
     /// Removes all containers, and ends dockerd as a service manager would. What is left after it is a leak.
     pub fn end(mut self) {
         let all = self.docker(&["ps", "--all", "--quiet"]);
@@ -265,7 +290,9 @@ impl Docker {
             self.docker(&remove);
         }
         for folder in ["exec/containerd", "exec/runtime-runc/moby", "data/containers"] {
-            let left: Vec<_> = std::fs::read_dir(self.dir.join(folder)).into_iter().flatten().flatten().collect();
+            let all = std::fs::read_dir(self.dir.join(folder)).into_iter().flatten().flatten();
+            // Beside the folders of containers there is what a core of its own has.
+            let left: Vec<_> = all.filter(|entry| entry.file_name().len() == 64).collect();
             assert!(left.is_empty(), "containers are gone, but not {left:?}");
         }
         self.stop();

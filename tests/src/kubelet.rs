@@ -130,6 +130,14 @@ impl Kubelet {
         self.process.take().expect("the kubelet runs").terminate();
     }
 
+    /// Ends it, and removes the cgroups that it leaves.
+    pub fn end(self, world: &World) {
+        drop(self);
+        for root in crate::slot::cgroup_roots() {
+            remove_empty(&root.join(world.slot.name()).join("kubepods"));
+        }
+    }
+
     /// Starts it again with other flags than before.
     pub async fn restart_with(&mut self, extra: &[&str]) {
         self.stop();
@@ -291,6 +299,16 @@ impl Drop for Kubelet {
         unmount_volumes(&self.root);
         remove_logs(&format!("-{}_", self.node));
     }
+}
+
+fn remove_empty(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_empty(&entry.path());
+        }
+    }
+    // Fails where a process is left, which the inventory then shows.
+    let _ = std::fs::remove_dir(dir);
 }
 
 /// Secrets and emptyDirs in memory are tmpfs mounts of the kubelet; its own folder it mounts on itself, to share it.

@@ -124,22 +124,8 @@ async fn kubectl_through_the_kubelet(wiring: Wiring) {
 
 /// Stops the kubelet, and looks for what was left behind.
 async fn ended(kubelet: Kubelet, world: &World, before: &e2e::inventory::Inventory) {
-    drop(kubelet);
-    for root in e2e::slot::cgroup_roots() {
-        // The kubelet's own, which it leaves.
-        remove_empty(&root.join(world.slot.name()).join("kubepods"));
-    }
+    kubelet.end(world);
     world.assert_as_before(before).await;
-}
-
-fn remove_empty(dir: &std::path::Path) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            remove_empty(&entry.path());
-        }
-    }
-    // Fails where a process is left, which the inventory then shows.
-    let _ = std::fs::remove_dir(dir);
 }
 
 async fn probes_volumes_and_ports(wiring: Wiring) {

@@ -9,6 +9,7 @@ use shared_proto::containerd::Envelope;
 use shared_proto::containerd::events_service::{ForwardRequest, PublishRequest, SubscribeRequest};
 use shared_proto::{Context, Error, Result};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::convert;
 use crate::domain::{Filters, Namespace, Scope};
@@ -17,11 +18,17 @@ use crate::events::{Event, Exchange, check_topic};
 /// The port `Events` over the exchange.
 pub struct EventsService {
     exchange: Exchange,
+    stop: CancellationToken,
 }
 
 impl EventsService {
     pub fn new(exchange: Exchange) -> Self {
-        Self { exchange }
+        Self { exchange, stop: CancellationToken::new() }
+    }
+
+    /// The same; streams end with `stop`, lest the core's own end wait for clients that only listen.
+    pub fn until(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
     }
 }
 
@@ -47,8 +54,15 @@ impl Events for EventsService {
 
     async fn subscribe(&self, _: &Context, req: SubscribeRequest) -> Result<Items<Envelope>> {
         let filters = Filters::parse(&req.filters)?;
+        if self.stop.is_cancelled() {
+            return Err(stopping());
+        }
         let events = self.exchange.subscribe();
-        let items = futures::stream::unfold(Some(events), |events| async { next(events?).await });
+        let stop = self.stop.clone();
+        let items = futures::stream::unfold(Some(events), move |events| {
+            let stop = stop.clone();
+            async move { next(events?, &stop).await }
+        });
         // Errors pass every filter.
         let wanted = items.filter_map(move |item| {
             let item = match item {
@@ -61,11 +75,21 @@ impl Events for EventsService {
     }
 }
 
+fn stopping() -> Error {
+    Error::unavailable("the core is stopping")
+}
+
 type Source = mpsc::Receiver<Arc<Event>>;
 
-/// The next event; behind the last one comes the reason why there are no more.
-async fn next(mut events: Source) -> Option<(Result<Arc<Event>>, Option<Source>)> {
-    match events.recv().await {
+/// The next event; behind the last one comes the reason why there are no more. It is an error: Go clients take a stream
+/// that ends well for their own wish, and never listen again.
+async fn next(mut events: Source, stop: &CancellationToken) -> Option<(Result<Arc<Event>>, Option<Source>)> {
+    let event = tokio::select! {
+        biased;
+        event = events.recv() => event,
+        () = stop.cancelled() => return Some((Err(stopping()), None)),
+    };
+    match event {
         Some(event) => Some((Ok(event), Some(events))),
         None => {
             let reason = "this subscriber fell behind and has missed events: subscribe again and read the state anew";
@@ -139,6 +163,20 @@ mod tests {
             last = Some(item);
         }
         assert_eq!(last.unwrap().unwrap_err().code, Code::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_streams() {
+        let stop = CancellationToken::new();
+        let service = EventsService::new(Exchange::default()).until(stop.clone());
+        let mut seen = service.subscribe(&Context::default(), SubscribeRequest::default()).await.unwrap();
+        service.publish(&Context::new("ns"), request("/tasks/exit")).await.unwrap();
+        assert_eq!(seen.next().await.unwrap().unwrap().topic, "/tasks/exit");
+        stop.cancel();
+        assert_eq!(seen.next().await.unwrap().unwrap_err().code, Code::Unavailable);
+        assert!(seen.next().await.is_none());
+        let late = service.subscribe(&Context::default(), SubscribeRequest::default()).await;
+        assert_eq!(late.err().unwrap().code, Code::Unavailable);
     }
 
     #[tokio::test]

@@ -78,6 +78,7 @@ pub(crate) enum Level {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
+    #[serde(alias = "")]
     Text,
     Json,
 }

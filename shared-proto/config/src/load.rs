@@ -47,7 +47,8 @@ pub fn parse(text: &str, path: &Path) -> Result<(Config, Vec<Warning>), ConfigEr
         serde_ignored::deserialize(deserializer, |key| unknown.push(segments(&key))).map_err(|e| source.error(&e))?;
 
     match file.version {
-        None | Some(2 | 3) => {}
+        // 0 is what dockerd writes, for the core that it starts itself: of a file of version 1, only what all have.
+        None | Some(0 | 2 | 3) => {}
         Some(other) => {
             let line = source.line_of_key(&["version".into()]);
             return Err(source.invalid(line, format!("version = {other} is not supported: write 2 or 3")));
@@ -430,6 +431,19 @@ stream_idle_timeout = "1m30s"
                 "c.toml:5: unknown key \"ttrpc\" is ignored"
             ]
         );
+    }
+
+    /// The file that Docker Engine 20.10 writes for a containerd of its own, shortened.
+    #[test]
+    fn dockerds_own_file_is_understood() {
+        let (config, warnings) = parsed(
+            "version = 0\nroot = \"/r\"\nstate = \"/s\"\nplugin_dir = \"\"\ndisabled_plugins = [\"cri\"]\noom_score = 0\n\
+             [grpc]\naddress = \"/c.sock\"\ntcp_address = \"\"\nuid = 0\n[debug]\nlevel = \"info\"\nformat = \"\"\n\
+             [metrics]\naddress = \"\"\n[cgroup]\npath = \"\"\n[plugins.linux]\nshim = \"containerd-shim\"\n",
+        );
+        let grpc = crate::model::Grpc { address: "/c.sock".into(), ..Config::default().grpc };
+        assert_eq!(config, Config { root: "/r".into(), state: "/s".into(), grpc, ..Config::default() });
+        assert_eq!(warnings.len(), 6, "{warnings:?}");
     }
 
     /// Features of containerd that are not offered: the file works, and says what of it does not.

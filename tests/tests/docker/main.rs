@@ -5,6 +5,7 @@
 //! - [`network`]: published ports, services that find each other by name.
 //! - [`policies`]: restarts, health, ends for lack of memory.
 //! - [`kills`]: dockerd, the core and a shim are killed under running containers.
+//! - [`own`]: dockerd starts our core itself, with a configuration that it writes.
 //! - [`beside`]: pods in `k8s.io` on the same core at the same time.
 //!
 //! The core takes the shim that lies beside it, which is ours; [`kills`] is done with Debian's as well. With
@@ -16,6 +17,7 @@ mod files;
 mod kills;
 mod life;
 mod network;
+mod own;
 mod policies;
 
 use e2e::config::Options;
