@@ -116,7 +116,8 @@ impl Facts {
 fn unquoted(text: &str) -> Option<&str> {
     ['"', '`'].iter().find_map(|quote| {
         let inside = text.strip_prefix(*quote)?.strip_suffix(*quote)?;
-        (!inside.contains(*quote) && !(*quote == '"' && inside.contains('\\'))).then_some(inside)
+        let escaped = *quote == '"' && inside.contains('\\');
+        (!escaped && !inside.contains(*quote)).then_some(inside)
     })
 }
 

@@ -58,7 +58,7 @@ async fn pods_live_beside_containers(wiring: Wiring) {
     let mut pods = vec![pod.clone(), container.clone()];
     pods.sort();
     for what in ["containers", "tasks"] {
-        assert_eq!(of("moby", what), [mine.clone()], "{what}");
+        assert_eq!(of("moby", what), std::slice::from_ref(&mine), "{what}");
         assert_eq!(of("k8s.io", what), pods, "{what}");
     }
     assert_eq!(of("moby", "images"), Vec::<String>::new(), "Docker keeps images itself");
