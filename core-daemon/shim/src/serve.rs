@@ -23,6 +23,9 @@ use crate::task::Tasks;
 /// How long events may still need at the end.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
 
+/// How long answers may still need at the end: all containers are gone by then.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// Serves the socket that standard input is, and stays: children are always given another.
 pub fn run(args: &Args) -> Result<(), Error> {
     let wrong = |what: &'static str| move |e: std::io::Error| Error::Server(format!("{what}: {e}"));
@@ -66,15 +69,23 @@ async fn serve(args: &Args, listener: UnixListener) -> Result<(), Error> {
     let end = Arc::new(Notify::new());
     let service = Arc::new(TaskService { tasks: tasks.clone(), end: end.clone() });
     let server = Server::new().service(TASK_V2, service.clone()).service(TASK_V3, service);
-    server
-        .serve(listener, async {
-            end.notified().await;
-            // Nobody shall find a server that is about to go.
-            if let Some(path) = path {
-                let _ = std::fs::remove_file(path);
-            }
-        })
-        .await;
+    let (ending, overdue) = tokio::sync::oneshot::channel();
+    let serving = server.serve(listener, async {
+        end.notified().await;
+        // Nobody shall find a server that is about to go.
+        if let Some(path) = path {
+            let _ = std::fs::remove_file(path);
+        }
+        let _ = ending.send(());
+    });
+    let overdue = async {
+        let _ = overdue.await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        () = serving => {}
+        () = overdue => log::warn("somebody still waits for an answer"),
+    }
     if tokio::time::timeout(LAST_EVENTS, events.delivered()).await.is_err() {
         log::warn("the core was not told of the last events");
     }

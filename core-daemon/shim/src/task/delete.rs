@@ -75,7 +75,12 @@ impl Tasks {
             State::Running | State::Paused => {
                 return Err(Error::State(format!("cannot delete process {:?}: it runs", process.exec)));
             }
-            State::Created => Exit { pid: 0, status: NEVER, at: std::time::SystemTime::now() },
+            State::Created => {
+                let never = Exit { pid: 0, status: NEVER, at: std::time::SystemTime::now() };
+                // Whoever waits for it would wait for ever, and keep the shim from ending.
+                process.stop(never);
+                never
+            }
             State::Stopped(exit) => exit,
         };
         process.close();

@@ -44,6 +44,8 @@ struct Inner {
     pid: u32,
     state: State,
     io: Io,
+    /// The client sends no more. It may say so while the engine still makes the process.
+    input_ended: bool,
 }
 
 impl Process {
@@ -53,7 +55,7 @@ impl Process {
             stdio,
             spec,
             turn: tokio::sync::Mutex::default(),
-            inner: Mutex::new(Inner { pid: 0, state: State::Created, io: Io::default() }),
+            inner: Mutex::new(Inner { pid: 0, state: State::Created, io: Io::default(), input_ended: false }),
             exit: watch::Sender::new(None),
         }
     }
@@ -75,6 +77,16 @@ impl Process {
         let mut inner = self.inner();
         inner.pid = pid;
         inner.io = io;
+        if inner.input_ended {
+            inner.io.close_stdin();
+        }
+    }
+
+    /// The client sends no more input.
+    pub fn close_stdin(&self) {
+        let mut inner = self.inner();
+        inner.input_ended = true;
+        inner.io.close_stdin();
     }
 
     /// Moves on, unless it has stopped: an exit is final.
@@ -112,7 +124,30 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
+    use crate::io::{Owner, open};
+
+    #[tokio::test]
+    async fn input_may_end_before_the_process_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("in");
+        let stdio = Stdio { stdin: path.to_str().unwrap().into(), ..Stdio::default() };
+        let owner = Owner { namespace: "ns".into(), id: "box".into(), uid: 0, gid: 0 };
+        let (streams, io) = open(&stdio, &owner).await.unwrap();
+        let mut client = shared_sys::fifo::open_write(&path).unwrap();
+        client.write_all(b"all of it").unwrap();
+        let process = Process::new("e", stdio, Vec::new());
+        process.close_stdin();
+        process.made(7, io);
+        let read = shared_sys::blocking(move || {
+            let mut text = String::new();
+            std::fs::File::from(streams.stdin).read_to_string(&mut text).map(|_| text)
+        });
+        let read = tokio::time::timeout(std::time::Duration::from_secs(10), read).await;
+        assert_eq!(read.expect("an end").unwrap(), "all of it");
+    }
 
     #[tokio::test]
     async fn an_exit_is_final() {

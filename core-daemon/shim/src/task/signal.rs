@@ -126,7 +126,7 @@ impl Tasks {
     pub fn close_io(&self, request: &CloseIoRequest) -> Result<(), Error> {
         let (_, process) = self.process(&request.id, &request.exec_id)?;
         if request.stdin {
-            process.with_io(crate::io::Io::close_stdin);
+            process.close_stdin();
         }
         Ok(())
     }
