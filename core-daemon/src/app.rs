@@ -259,7 +259,7 @@ async fn assemble(
     let tasks = Tasks::new(shims, exchange.clone());
 
     if cfg!(feature = "merged") && config.cri.wiring != Wiring::Split {
-        plugins.push(introspection::plugin("io.containerd.grpc.v1", "cri"));
+        plugins.push(introspection::cri());
     }
     let stages = Stages::default();
     let introspection = shared_sys::blocking(move || IntrospectionService::new(&root, plugins)).await?.telling(&stages);

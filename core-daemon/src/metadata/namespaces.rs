@@ -5,14 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{DbError, Kind, MetadataError, labels_at};
 use crate::domain::{Labels, Namespace, labels};
 
-/// What keeps a namespace from being deleted: table, and how messages call its rows. Leases and ingests don't.
-const KEEPERS: [(&str, &str); 5] = [
-    ("containers", "containers"),
-    ("sandboxes", "sandboxes"),
-    ("images", "images"),
-    ("blobs", "content"),
-    ("snapshots", "snapshots"),
-];
+/// The tables whose rows keep a namespace from being deleted, and so do snapshots. Leases and ingests don't.
+const KEEPERS: [&str; 4] = ["containers", "sandboxes", "images", "blobs"];
 
 /// Makes the namespace if it is missing.
 pub fn ensure(c: &Connection, ns: &Namespace) -> Result<(), DbError> {
@@ -72,14 +66,18 @@ pub fn delete(c: &Connection, ns: &Namespace) -> Result<(), MetadataError> {
         return Err(MetadataError::NotFound(Kind::Namespace, ns.to_string()));
     }
     let mut left = Vec::new();
-    for (table, rows) in KEEPERS {
+    for table in KEEPERS {
         let mut statement = c.prepare_cached(&format!("SELECT 1 FROM {table} WHERE ns = ?1 LIMIT 1"))?;
         if statement.exists([ns.as_str()])? {
-            left.push(rows);
+            left.push(table.to_owned());
         }
     }
+    let mut statement = c.prepare_cached("SELECT DISTINCT snapshotter FROM snapshots WHERE ns = ?1 ORDER BY 1")?;
+    for snapshotter in statement.query_map([ns.as_str()], |row| row.get::<_, String>(0))? {
+        left.push(format!("snapshots on {:?} snapshotter", snapshotter?));
+    }
     if !left.is_empty() {
-        let reason = format!("it must be empty, but it still has {}", left.join(", "));
+        let reason = format!("must be empty, but it still has {}", left.join(", "));
         return Err(MetadataError::Precondition(Kind::Namespace, ns.to_string(), reason));
     }
     c.prepare_cached("DELETE FROM leases WHERE ns = ?1")?.execute([ns.as_str()])?;

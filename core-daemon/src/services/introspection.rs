@@ -125,6 +125,11 @@ pub fn standard(content_root: &Path) -> Vec<Plugin> {
     all
 }
 
+/// CRI, where it is linked in.
+pub fn cri() -> Plugin {
+    Plugin { platforms: vec![platform()], ..plugin(GRPC, "cri") }
+}
+
 fn platform() -> types::Platform {
     let Platform { os, architecture, variant } = Platform::host();
     types::Platform { os, architecture, variant, ..types::Platform::default() }

@@ -74,10 +74,11 @@ impl api::Namespaces for NamespacesService {
         let merge = !paths.is_empty();
         let changes = if merge { changes } else { new.labels };
         detached(async move {
-            let of = ns.clone();
+            let (of, changed) = (ns.clone(), changes.clone());
             let work = move |c: &rusqlite::Connection| namespaces::set_labels(c, &of, changes, merge);
             let labels = this.db.write(Durability::Rebuildable, work).await?;
-            let event = events::NamespaceUpdate { name: ns.to_string(), labels: labels.clone() };
+            // What has changed, as in containerd: a label that went is one without a value.
+            let event = events::NamespaceUpdate { name: ns.to_string(), labels: changed };
             this.exchange.publish_message(ns.as_str(), "/namespaces/update", &event);
             Ok(pb::UpdateNamespaceResponse { namespace: Some(encode(&ns, labels)) })
         })

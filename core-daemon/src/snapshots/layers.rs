@@ -257,7 +257,9 @@ impl Layers {
         let layer = self.find(key).await?.layer;
         match layer.kind {
             Kind::Committed => Ok(layer.usage),
-            Kind::Active | Kind::View => {
+            // Nothing can be written to it.
+            Kind::View => Ok(Usage::default()),
+            Kind::Active => {
                 let files = self.files(layer.id);
                 blocking(move || tree::usage(&files).map_err(SnapshotError::io("measure", &files))).await
             }
