@@ -6,6 +6,7 @@
 mod containers;
 mod content;
 mod images;
+mod layers;
 mod limits;
 mod messages;
 mod names;
@@ -14,12 +15,14 @@ mod records;
 mod restart;
 mod setup;
 mod tasks;
+mod wire;
 
 use e2e::cri::refused;
 
 use containers::containers;
 use content::content;
 use images::{images_that_can_not_be_pulled, references};
+use layers::{device_nodes_are_no_way_out, layers_that_are_refused, layers_that_grow, layers_that_lead_out};
 use limits::{features, not_offered};
 use messages::{oversized_messages, streams_and_events};
 use names::unknown_ids;
@@ -28,13 +31,21 @@ use records::records;
 use restart::{damaged_files, the_core_is_away};
 use setup::{networks_that_fail, shims_that_fail};
 use tasks::tasks;
+use wire::{bytes_that_are_no_message, calls_that_never_end, many_who_write_the_same};
 
 e2e::wirings!(
+    bytes_that_are_no_message,
+    calls_that_never_end,
     containers,
     content,
     damaged_files,
+    device_nodes_are_no_way_out,
     features,
     images_that_can_not_be_pulled,
+    layers_that_are_refused,
+    layers_that_grow,
+    layers_that_lead_out,
+    many_who_write_the_same,
     networks_that_fail,
     not_offered,
     oversized_messages,
