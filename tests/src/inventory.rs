@@ -121,6 +121,13 @@ impl World {
         tree(&self.paths.root.join("io.containerd.content.v1.content"), all);
         tree(&self.paths.root.join("io.containerd.grpc.v1.cri"), all);
         tree(&self.paths.state, all);
+        // So is the folder of a namespace's tasks.
+        let tasks = self.paths.state.join("io.containerd.runtime.v2.task").join(format!("{network}-"));
+        all.retain(|item| {
+            !item.strip_prefix("folder ").is_some_and(|path| {
+                path.starts_with(&*tasks.to_string_lossy()) && Path::new(path).parent() == tasks.parent()
+            })
+        });
         for (socket, id) in self.shim_sockets() {
             all.insert(format!("shim socket {} of {id}", socket.display()));
         }

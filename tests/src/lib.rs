@@ -22,7 +22,8 @@
 //! Environment: `SEAM_BIN_DIR` is where the daemons are (default: beside the test's own binary);
 //! `SEAM_PEER=containerd` runs the CRI suites against Debian's containerd instead, to test the tests;
 //! `SEAM_SHIM` is the shim of all pods: `/usr/bin/containerd-shim-runc-v2` shows that Debian's works under our core, and
-//! with `SEAM_PEER` ours under Debian's; `SEAM_KEEP=1` keeps the folders of worlds; `SEAM_KUBELET` is a kubelet's binary.
+//! with `SEAM_PEER` ours under Debian's; `SEAM_KEEP=1` keeps the folders of worlds; `SEAM_KUBELET` is a kubelet's binary;
+//! `SEAM_SCRIPT` is the one script that the suite `ctr` compares.
 
 #![forbid(unsafe_code)]
 

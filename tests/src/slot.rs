@@ -2,6 +2,8 @@
 //!
 //! It is held by a file lock, so a test that was killed frees it. Names that the kernel shares between all worlds
 //! (bridge, subnet, cgroup) are made from it; whoever takes the slot removes what a killed owner left under them.
+//! Namespaces of containerd's API are called `seamN-…`, as their containers have cgroups and folders of runc of that
+//! name when nobody says otherwise.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -69,6 +71,21 @@ impl Slot {
         for cgroup in self.cgroups() {
             remove_cgroup(&cgroup);
         }
+        for cgroup in cgroup_roots().iter().flat_map(|root| self.namespaces_in(root)) {
+            remove_cgroup(&cgroup);
+        }
+        for state in self.namespaces_in(Path::new("/run/containerd/runc")) {
+            // What can't be removed stays, and is in nobody's way but this slot's.
+            let _ = std::fs::remove_dir_all(state);
+        }
+    }
+
+    /// The folders in `dir` that are called after namespaces of this world.
+    fn namespaces_in(&self, dir: &Path) -> Vec<PathBuf> {
+        let prefix = format!("{}-", self.name());
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        ours.map(|entry| entry.path()).collect()
     }
 }
 

@@ -8,14 +8,12 @@ use e2e::fixtures::{BUSYBOX, PAUSE, fixtures};
 use e2e::pod::sleeper;
 use e2e::{Wiring, World, world};
 
-e2e::wirings!(ctr_sees_the_pod, ctr_sees_events, ctr_runs_its_own_containers);
-
 /// The rows of a table that `ctr` prints, header left out, each split into its words.
 fn rows(text: &str) -> Vec<Vec<&str>> {
     text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect()
 }
 
-async fn ctr_sees_the_pod(wiring: Wiring) {
+pub async fn ctr_sees_the_pod(wiring: Wiring) {
     let world = world(wiring).await;
     let cri = world.cri();
     world.pull(PAUSE).await;
@@ -87,7 +85,7 @@ async fn ctr_sees_the_pod(wiring: Wiring) {
     cri.end_pod(&pod).await;
 }
 
-async fn ctr_sees_events(wiring: Wiring) {
+pub async fn ctr_sees_events(wiring: Wiring) {
     let world = world(wiring).await;
     let cri = world.cri();
     world.pull(PAUSE).await;
@@ -140,7 +138,7 @@ async fn ctr_sees_events(wiring: Wiring) {
     assert_eq!(exits.count(), 1, "one exit is told once:\n{}", seen.join("\n"));
 }
 
-async fn ctr_runs_its_own_containers(wiring: Wiring) {
+pub async fn ctr_runs_its_own_containers(wiring: Wiring) {
     let world = world(wiring).await;
     let before = world.inventory().await;
     let archive = world.paths.dir.join("image.tar");
