@@ -12,8 +12,8 @@ pub fn compare(scripts: &[Script], theirs: &[Transcript], ours: &[Transcript]) -
     let mut wordings = Wordings::new();
     let mut commands = 0;
     for ((script, theirs), ours) in scripts.iter().zip(theirs).zip(ours) {
-        if let Some(program) = script.lacks() {
-            note(&format!("ctr {}: skipped, {program} is not installed", script.name));
+        if let Some(command) = &script.lacks {
+            note(&format!("ctr {}: skipped, `{command}` fails here", script.name));
             continue;
         }
         for ((step, theirs), ours) in script.steps.iter().zip(&theirs.0).zip(&ours.0) {

@@ -1,8 +1,8 @@
 //! One script, run by bash against one daemon, and what each command said.
 //!
 //! A script is a text file. A line that begins with `$` is a command that succeeds, one with `!` a command that is
-//! refused, one with `>` goes on with the command before; all else is explanation. `needs PROGRAM` leaves the script
-//! out where the machine lacks the program.
+//! refused, one with `>` goes on with the command before; all else is explanation. `needs COMMAND` leaves the script
+//! out where that command fails.
 //!
 //! A script has a bash, a folder and a namespace of its own. It finds, beside the functions of `prelude.sh`:
 //!
@@ -27,8 +27,8 @@ use crate::mask::Mask;
 pub struct Script {
     pub name: String,
     pub steps: Vec<Step>,
-    /// What the machine must have: `criu`.
-    pub needs: Option<String>,
+    /// The command by which the machine shows that it lacks something.
+    pub lacks: Option<String>,
 }
 
 /// One command of a script.
@@ -44,7 +44,7 @@ impl Script {
     pub fn read(path: &Path) -> Self {
         let name = path.file_stem().expect("a file's name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("read {}: {e}", path.display()));
-        let mut script = Self { name, steps: Vec::new(), needs: None };
+        let mut script = Self { name, steps: Vec::new(), lacks: None };
         for (number, line) in text.lines().enumerate() {
             let step = |command: &str, refused| Step { line: number + 1, command: command.to_owned(), refused };
             if let Some(command) = line.strip_prefix("$ ") {
@@ -54,18 +54,12 @@ impl Script {
             } else if let Some(more) = line.strip_prefix("> ") {
                 let last = script.steps.last_mut().expect("a command to go on with");
                 last.command = format!("{}\n{more}", last.command);
-            } else if let Some(program) = line.strip_prefix("needs ") {
-                script.needs = Some(program.to_owned());
+            } else if let Some(command) = line.strip_prefix("needs ") {
+                let tried = std::process::Command::new("bash").args(["-c", command]).output().expect("run bash");
+                script.lacks = (!tried.status.success()).then(|| command.to_owned());
             }
         }
         script
-    }
-
-    /// The program that is missing for it.
-    pub fn lacks(&self) -> Option<&str> {
-        self.needs
-            .as_deref()
-            .filter(|program| !["/usr/sbin", "/usr/bin"].iter().any(|dir| Path::new(dir).join(program).exists()))
     }
 
     /// What bash is given: each command with its own files for output, errors and exit code.
@@ -123,7 +117,7 @@ impl Transcript {
 
 /// Runs a script against a world's core.
 pub async fn run(world: &World, script: &Script, limit: Duration) -> Transcript {
-    if script.lacks().is_some() {
+    if script.lacks.is_some() {
         return Transcript(Vec::new());
     }
     let dir = world.paths.dir.join("scripts").join(&script.name);
