@@ -67,10 +67,12 @@ log-throughput: deps
 	target/release/log-throughput $(if $(MEGABYTES),--megabytes $(MEGABYTES))
 
 # All that the hop costs, measured and drawn: target/report/report.html. QUICK=1 shows in a few minutes that it works;
-# ONLY=calls,hop,timeline,batch,scale; RESULTS=1 writes docs/results.md.
+# ONLY=calls,hop,timeline,batch,scale,kubelet; RESULTS=1 writes docs/results.md.
 report: deps
 	cargo build --release --bins $(MERGED)
 	deploy/scripts/build-shim target/release
+	SEAM_KUBELET=$$(tests/scripts/build-kubelet --if-cached || true); \
+	if [ -n "$$SEAM_KUBELET" ]; then export SEAM_KUBELET; fi; \
 	target/release/report $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) $(if $(RESULTS),--results docs/results.md)
 	if command -v chromium >/dev/null; then tests/scripts/check-report target/report/report.html; fi
 

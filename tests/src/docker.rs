@@ -16,7 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::daemon::{Daemon, tail};
-use crate::fixtures::fixtures;
+use crate::fixtures::{BUSYBOX, PAUSE, fixtures};
 use crate::slot::Slot;
 use crate::{World, eventually};
 
@@ -26,6 +26,17 @@ const DOCKER: &str = "/usr/bin/docker";
 
 /// The image that every Docker of the suites has loaded: busybox.
 pub const IMAGE: &str = "busybox:1.36";
+
+/// A kubelet's dockershim asks for negative OOM scores, which a machine without `CAP_SYS_RESOURCE` refuses.
+const RUNC_WITHOUT_SCORES: &str = r#"#!/bin/sh
+bundle= previous=
+for arg in "$@"; do
+    case "$previous" in --bundle) bundle=$arg ;; esac
+    previous=$arg
+done
+[ -z "$bundle" ] || sed -i 's/"oomScoreAdj":-[0-9]*/"oomScoreAdj":0/' "$bundle/config.json"
+exec runc "$@"
+"#;
 
 /// Seconds that one command of the client may take.
 const LIMIT: &str = "60";
@@ -80,10 +91,34 @@ impl Docker {
         Self::start_on(world, None).await
     }
 
-    async fn start_on(world: &World, core_socket: Option<PathBuf>) -> Self {
+    /// Starts a dockerd for a kubelet's dockershim: it runs Debian's containerd itself, and has the images that pods of
+    /// the suites use.
+    pub async fn start_for_dockershim(world: &World) -> Self {
         let dir = world.paths.dir.join("docker");
         std::fs::create_dir_all(&dir).expect("make Docker's folder");
-        std::fs::write(dir.join("daemon.json"), "{}").expect("write Docker's configuration");
+        let runc = dir.join("runc-without-scores");
+        std::fs::write(&runc, RUNC_WITHOUT_SCORES).expect("write an OCI runtime");
+        std::fs::set_permissions(&runc, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("make it executable");
+        let docker = Self::configured(
+            world,
+            None,
+            &serde_json::json!({"default-runtime": "node", "runtimes": {"node": {"path": runc}}}),
+        )
+        .await;
+        for (image, name) in [(&fixtures().pause, PAUSE), (&fixtures().busybox, BUSYBOX)] {
+            docker.fed(&["load"], &image.docker_archive(&[name]));
+        }
+        docker
+    }
+
+    async fn start_on(world: &World, core_socket: Option<PathBuf>) -> Self {
+        Self::configured(world, core_socket, &serde_json::json!({})).await
+    }
+
+    async fn configured(world: &World, core_socket: Option<PathBuf>, configuration: &serde_json::Value) -> Self {
+        let dir = world.paths.dir.join("docker");
+        std::fs::create_dir_all(&dir).expect("make Docker's folder");
+        std::fs::write(dir.join("daemon.json"), configuration.to_string()).expect("write Docker's configuration");
         let netns = netns(&world.slot);
         let cgroup = format!("/{}", world.slot.name());
         let mut docker = Self { dir, core_socket, netns, cgroup, process: None, registry: None };
@@ -272,6 +307,17 @@ impl Docker {
         self.registry = Some(Daemon::spawn("docker-registry", &mut command, &self.dir.join("registry.log")));
         self.page(5000, "v2/").await;
         address.to_owned()
+    }
+
+    /// dockerd, and the core that it has started itself.
+    pub fn pids(&self) -> Vec<i32> {
+        let own_core = self.core_socket.is_none().then(|| self.own_core());
+        self.process.as_ref().map(Daemon::pid).into_iter().chain(own_core).collect()
+    }
+
+    /// Where clients connect: `unix://PATH`.
+    pub fn endpoint(&self) -> String {
+        self.host()
     }
 
     /// The pid of the core that dockerd has started itself.

@@ -49,6 +49,10 @@ async fn main() -> anyhow::Result<()> {
     if let [one, other] = args.agree.as_slice() {
         return agree(one, other);
     }
+    anyhow::ensure!(
+        args.results.is_none() || !(cfg!(debug_assertions) || args.quick),
+        "--results is for what a release build has measured in full"
+    );
     let seed = args.seed.unwrap_or_else(seed);
     let delay = args.delay.map(Duration::from_millis);
     let mut facts = facts::gather(seed, args.quick, LOG_LEVEL);

@@ -8,6 +8,7 @@
 //! - [`timeline`]: where the time of one start goes.
 //! - [`batch`]: many pods at once; then, in the same worlds, [`steady`] and [`failure`] ([`probe`]: what is asked then).
 //! - [`scale`]: how costs grow with pods.
+//! - [`kubelet`]: a real kubelet, with ours, with containerd, and with Docker Engine.
 
 pub mod batch;
 pub mod calls;
@@ -15,6 +16,7 @@ pub mod card;
 pub mod cri;
 pub mod failure;
 pub mod hop;
+pub mod kubelet;
 pub mod ports;
 pub mod probe;
 pub mod scale;
@@ -42,6 +44,8 @@ pub enum Name {
     Batch,
     /// From one pod to many
     Scale,
+    /// A real kubelet over CRI, and with Docker Engine
+    Kubelet,
 }
 
 /// Whoever is told what is being done.
@@ -95,6 +99,7 @@ pub async fn run(name: Name, settings: &Settings) -> Vec<Experiment> {
             Name::Timeline => timeline::run(settings).await.map(|one| vec![one]),
             Name::Batch => batch::run(settings).await,
             Name::Scale => scale::run(settings).await.map(|one| vec![one]),
+            Name::Kubelet => kubelet::run(settings).await.map(|one| vec![one]),
         }
     };
     // The harness says what is wrong by panicking.
