@@ -56,7 +56,7 @@ pub struct Reported {
 impl Kubelet {
     /// Starts a kubelet on `world`; `extra` are more flags.
     pub async fn start(world: &World, extra: &[&str]) -> Self {
-        Self::start_at(&world.paths.cri_socket, world, extra).await
+        Self::start_at(world.cri_socket(), world, extra).await
     }
 
     /// The same with another socket in front of the world's.
