@@ -98,7 +98,8 @@ impl Docker {
         std::fs::create_dir_all(&dir).expect("make Docker's folder");
         let runc = dir.join("runc-without-scores");
         std::fs::write(&runc, RUNC_WITHOUT_SCORES).expect("write an OCI runtime");
-        std::fs::set_permissions(&runc, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("make it executable");
+        std::fs::set_permissions(&runc, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("make it executable");
         let docker = Self::configured(
             world,
             None,
