@@ -69,7 +69,7 @@ log-throughput: deps
 # All that the hop costs, measured and drawn: target/report/report.html. QUICK=1 shows in a few minutes that it works;
 # ONLY=calls,hop,timeline,batch,scale,kubelet; RESULTS=1 writes docs/results.md.
 report: deps
-	cargo build --release --bins $(MERGED)
+	cargo build --release $(MERGED) $(foreach bin,core-daemon cri-daemon report stub-engine fake-core cni-gate,--bin $(bin))
 	deploy/scripts/build-shim target/release
 	SEAM_KUBELET=$$(tests/scripts/build-kubelet --if-cached || true); \
 	if [ -n "$$SEAM_KUBELET" ]; then export SEAM_KUBELET; fi; \
