@@ -17,6 +17,8 @@ use crate::stats::percentile;
 use crate::stub;
 use crate::trio::{self, Seam, WIRINGS};
 
+/// How long rounds go on, with the stubs and without.
+const LIMIT_STUBBED: Duration = Duration::from_secs(240);
 const LIMIT: Duration = Duration::from_secs(60);
 /// The width of the interval that stubbed rounds aim at, milliseconds.
 const WANTED: f64 = 0.9;
@@ -41,7 +43,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Experiment> {
     let real = {
         let options = |wiring| e2e::config::Options { engine: Some(engine.clone()), ..trio::options(wiring) };
         let worlds = trio::start(options).await;
-        measure(settings, worlds, "pods, runc and CNI", settings.pick([20, 50], [4, 4])).await?
+        measure(settings, worlds, "pods, runc and CNI", settings.pick([20, 50], [4, 4]), LIMIT).await?
     };
     for found in describe("real", &real, &mut experiment) {
         let whole = percentile(&real.millis[2][3], 0.5);
@@ -64,7 +66,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Experiment> {
 /// The first half; answers what the hop adds.
 pub async fn stubbed(settings: &Settings, experiment: &mut Experiment) -> anyhow::Result<Vec<Difference>> {
     let worlds = trio::start_with(stub::options, stub::all).await;
-    let measured = measure(settings, worlds, "pods, stubbed", settings.pick([60, 250], [6, 8])).await?;
+    let measured = measure(settings, worlds, "pods, stubbed", settings.pick([60, 1500], [6, 8]), LIMIT_STUBBED).await?;
     let found = describe("stubbed", &measured, experiment);
     experiment.parts.push(Part::Table(widths(&found)));
     Ok(found)
@@ -75,6 +77,7 @@ async fn measure(
     mut worlds: Vec<World>,
     what: &str,
     [least, most]: [usize; 2],
+    limit: Duration,
 ) -> anyhow::Result<Measured> {
     // In front of the core of `split`, which comes first.
     let mut delayed = None;
@@ -93,7 +96,7 @@ async fn measure(
     for (crossed, world) in measured.crossed.iter_mut().zip(&worlds) {
         *crossed = trio::seam(world).await?;
     }
-    for round in settings.rounds(what, most, least, LIMIT) {
+    for round in settings.rounds(what, most, least, limit) {
         for which in settings.turns(round) {
             let millis = load::once(&worlds[which], &format!("pod-{round}")).await;
             for (all, one) in measured.millis[which].iter_mut().zip(millis) {

@@ -10,7 +10,7 @@ const PROGRAMS: [&[&str]; 5] = [
     &["runc", "--version"],
     &["crun", "--version"],
     &["containerd", "--version"],
-    &["kubelet", "--version"],
+    &["/usr/sbin/dockerd", "--version"],
     &["perf", "--version"],
 ];
 
@@ -38,8 +38,11 @@ pub fn gather(seed: u64, quick: bool, log_level: &str) -> Vec<Fact> {
     say("where data lies", disk(&mounts, &std::env::temp_dir()));
     say("cgroups", Some(cgroups(&mounts).to_owned()));
     for program in PROGRAMS {
-        say(program[0], first_line(program).or_else(|| Some("not installed".to_owned())));
+        let name = program[0].rsplit('/').next().unwrap_or_default();
+        say(name, first_line(program).or_else(|| Some("not installed".to_owned())));
     }
+    let kubelet = std::env::var("SEAM_KUBELET").unwrap_or_else(|_| "kubelet".to_owned());
+    say("kubelet", first_line(&[&kubelet, "--version"]).or_else(|| Some("not installed".to_owned())));
     facts
 }
 
