@@ -33,7 +33,7 @@ const PATTERNS: &[(&str, &str)] = &[
     (r"(?m)^\d+( +(-|&ProcessDetails))", "PID${1}"),
     (r#""pid":\d+"#, r#""pid":PID"#),
     (r"/snapshots/\d+/", "/snapshots/N/"),
-    (r"/fifo/\d+/", "/fifo/N/"),
+    (r"/fifos?/\d+/", "/fifo/N/"),
     (r"/containerd-mount\d+", "/containerd-mountN"),
     (r"(?m)^done: [0-9.]+[mµ]?s", "done: TOOK"),
     // Ages of content.

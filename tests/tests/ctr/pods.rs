@@ -181,7 +181,8 @@ fn run_and_remove(world: &World) {
     let failed = world.try_ctr(&["run", "--rm", "example.com/tool:1", "c2", "/bin/sh", "-c", "exit 9"]);
     assert_eq!(failed.status.code(), Some(9), "{failed:?}");
 
-    world.ctr(&["run", "--detach", "example.com/tool:1", "c3", "/bin/sleep", "1000"]);
+    let fifos = world.paths.dir.join("fifos").display().to_string();
+    world.ctr(&["run", "--detach", "--fifo-dir", &fifos, "example.com/tool:1", "c3", "/bin/sleep", "1000"]);
     let tasks = world.ctr(&["tasks", "ls"]);
     assert!(rows(&tasks).iter().any(|r| r[0] == "c3" && r[2] == "RUNNING"), "{tasks}");
     let running = world.try_ctr(&["tasks", "rm", "c3"]);

@@ -11,7 +11,7 @@
 //! | `CONTAINERD_ADDRESS`, `CONTAINERD_NAMESPACE` | which daemon and namespace `ctr` talks to |
 //! | `REGISTRY` | address of a registry with `library/busybox:1.36`, `e2e/layered:1`, `e2e/docker:1` |
 //! | `IMAGES` | the folder of `busybox.tar`, `docker.tar`, `layered.tar`, named `example.com/NAME:1` |
-//! | `ROOT` | where the daemon keeps its data |
+//! | `FIFOS` | a folder for the streams of what outlives its `ctr`, which nobody removes |
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -133,7 +133,7 @@ pub async fn run(world: &World, script: &Script, limit: Duration) -> Transcript 
         .env("CONTAINERD_NAMESPACE", &namespace)
         .env("REGISTRY", world.registry.address().to_string())
         .env("IMAGES", &world.paths.dir)
-        .env("ROOT", &world.paths.root)
+        .env("FIFOS", dir.join("fifos"))
         .env("OUT", &out)
         .env("LC_ALL", "C")
         .env("TZ", "UTC")
