@@ -32,7 +32,7 @@ struct Args {
     /// Decides whose turn is the first; that of an earlier run repeats its order
     #[arg(long)]
     seed: Option<u64>,
-    /// Writes the summary here as well
+    /// Writes the summary here as well, and the page beside it
     #[arg(long)]
     results: Option<PathBuf>,
     /// Measures nothing: says which differences of two reports (`report.json`) agree within their intervals
@@ -81,6 +81,7 @@ async fn main() -> anyhow::Result<()> {
     write(&args.out.join("summary.md"), &summary)?;
     if let Some(path) = &args.results {
         write(path, &summary)?;
+        write(&path.with_extension("html"), &html::render(&report))?;
     }
     println!("{}", args.out.join("report.html").display());
     let failed: Vec<&str> =
