@@ -72,13 +72,14 @@ impl Groups {
         self.0
     }
 
+    /// Nobody will use them.
     pub fn remove(self) {
         remove(&self.0);
     }
 }
 
 /// Takes them off; nobody is in them any more.
-pub fn remove(cgroup: &Cgroup) {
+fn remove(cgroup: &Cgroup) {
     for folder in cgroup.folders() {
         let _ = fs::remove_dir(folder);
     }

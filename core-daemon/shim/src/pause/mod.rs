@@ -87,37 +87,46 @@ pub async fn make(
     let birth = reaper.birth();
     let ends = Ends { word: child_word, gate: child_gate, streams };
     let gate_copy = rustix::fd::AsRawFd::as_raw_fd(&gate);
-    let pid = fork_into(plan.namespaces, || child::run(&plan, &groups, bundle, root, ends, gate_copy))
-        .map_err(failed("make the pause process of"))?;
+    let forked = fork_into(plan.namespaces, || child::run(&plan, &groups, bundle, root, ends, gate_copy));
     // The child's ends are the child's alone now: they went with the closure.
-    let mut said = [0; MAX_WORD];
-    let length = word.read(&mut said).await.map_err(failed("read from the pause process of"))?;
-    if &said[..length] != READY {
-        let _ = shared_sys::process::kill(pid, 9);
-        drop(reaper.expect(pid).await);
-        groups.remove();
-        let said = if length == 0 { "it ended".into() } else { String::from_utf8_lossy(&said[..length]) };
-        return Err(Error::Pause(said.into_owned()));
+    let made = match forked.map_err(failed("make the pause process of")) {
+        Ok(pid) => {
+            let ready = ready(&word, bundle).await.and_then(|()| record(bundle, pid));
+            if ready.is_err() {
+                let _ = shared_sys::process::kill(pid, 9);
+                drop(reaper.expect(pid).await);
+            }
+            ready.map(|()| pid)
+        }
+        Err(e) => Err(e),
+    };
+    match made {
+        Ok(pid) => Ok(Waiting { pid, birth, cgroup: groups.keep(), gate: Gate(gate) }),
+        Err(e) => {
+            // The engine makes it now.
+            let _ = std::fs::remove_file(bundle.join(MARK));
+            groups.remove();
+            Err(e)
+        }
     }
-    let waiting = Waiting { pid, birth, cgroup: groups.keep(), gate: Gate(gate) };
-    let kept = std::fs::write(bundle.join(MARK), "").map_err(Error::io("mark", bundle));
-    let kept = kept.and_then(|()| {
-        let path = bundle.join("init.pid");
-        std::fs::write(&path, pid.to_string()).map_err(Error::io("write", path))
-    });
-    if let Err(e) = kept {
-        waiting.undo(reaper).await;
-        return Err(e);
-    }
-    Ok(waiting)
 }
 
-impl Waiting {
-    async fn undo(self, reaper: &Reaper) {
-        let _ = shared_sys::process::kill(self.pid, 9);
-        drop(reaper.expect(self.pid).await);
-        groups::remove(&self.cgroup);
+/// Waits until the child waits.
+async fn ready(word: &Descriptor, bundle: &Path) -> Result<(), Error> {
+    let mut said = [0; MAX_WORD];
+    let read = word.read(&mut said).await;
+    match &said[..read.map_err(Error::io("read from the pause process of", bundle))?] {
+        READY => Ok(()),
+        [] => Err(Error::Pause("it ended".into())),
+        said => Err(Error::Pause(String::from_utf8_lossy(said).into_owned())),
     }
+}
+
+/// What a later `delete` looks for.
+fn record(bundle: &Path, pid: u32) -> Result<(), Error> {
+    std::fs::write(bundle.join(MARK), "").map_err(Error::io("mark", bundle))?;
+    let path = bundle.join("init.pid");
+    std::fs::write(&path, pid.to_string()).map_err(Error::io("write", path))
 }
 
 /// Whether the container of a bundle was made here.
